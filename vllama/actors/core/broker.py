@@ -1,0 +1,110 @@
+"""The broker: one writer for all devices. It grants memory leases and slots, and orders evictions.
+
+Laws held here: what is booked on a device is never more than the device has; a lease has one holder; a grant wants a measurement
+newer than the last transition; transitions on a CUDA device are one at a time. Messages change the books; then the
+broker tells itself to plan again (planning.py), so that each plan reads settled books.
+"""
+
+from vllama.actors.core import events as ev
+from vllama.actors.core import refusals
+from vllama.actors.core.broker_state import BrokerPolicy, BrokerState, evolve
+from vllama.actors.core.effects import TellInstance
+from vllama.actors.core.messages import (
+    BrokerMessage,
+    Busy,
+    Candidate,
+    DeviceFound,
+    EvictDeclined,
+    HolderLost,
+    Idle,
+    LeaseRefused,
+    Measured,
+    Refusal,
+    Replan,
+    RequestLease,
+    RequestSlot,
+    ReturnLease,
+    ReturnSlot,
+    Tick,
+)
+from vllama.actors.core.planning import AGAIN, VOID, BrokerDecision, measure, plan
+
+__all__ = ["BrokerPolicy", "BrokerState", "decide", "evolve"]
+
+
+def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:
+    """Say what happened and what to do about it; read nothing but the arguments."""
+    match m:
+        case Replan():
+            return plan(s, now)
+        case Busy(model, lease) if _answered(s, model, lease):
+            return [ev.UseChanged(model, lease, 1, s.leases[model, lease].last_used)], []
+        case Idle(model, lease, at) if _answered(s, model, lease):
+            return [ev.UseChanged(model, lease, 0, at)], [AGAIN]
+        case Candidate(model, lease, last_used, in_flight, pinned, level) if _offered(s, model, lease):
+            return [ev.OfferAnswered(model, lease, last_used, in_flight, pinned, level)], [AGAIN]
+        case EvictDeclined(model, lease) if _offered(s, model, lease):
+            return [ev.OfferAnswered(model, lease, 0.0, -1, False, 2)], [AGAIN]
+        case RequestLease():
+            return _request(s, m, now)
+        case ReturnLease(model, lease, residue, last_used):
+            return _return(s, model, lease, residue, last_used, now)
+        case RequestSlot(model, slot, kind, devices) if (model, slot) not in s.slots:
+            return [ev.SlotQueued(model, slot, kind, devices)], [AGAIN]
+        case ReturnSlot(model, slot) if (model, slot) in s.slots:
+            return [ev.SlotFreed(model, slot)], [AGAIN]
+        case Measured(epoch, devices):
+            return [ev.DevicesMeasured(epoch if devices else -1, devices, now)], [AGAIN] if devices else []
+        case Tick():
+            begun, effects = measure(s)
+            return [ev.TickSet(on=False), *begun], [*effects, AGAIN]
+        case DeviceFound(device, kind, total) if device not in s.devices:
+            return [ev.DeviceAdded(device, kind, total)], []
+        case HolderLost(model):
+            return [ev.HolderForgotten(model)], [AGAIN]
+    return VOID
+
+
+def _request(s: BrokerState, m: RequestLease, now: float) -> BrokerDecision:
+    """Queue a need, or refuse at once what can never be met: exact weights above what the devices have."""
+    if (m.model, m.lease) in s.leases:
+        return VOID
+    named = [s.devices[d] for d in (m.devices or s.devices) if d in s.devices]
+    roomiest = max(named, key=lambda d: d.total_bytes, default=None)
+    if roomiest is None or (m.devices and len(named) < len(m.devices)):
+        text = (
+            f"{m.model} is to run on {', '.join(m.devices) or 'any device'}, which this machine does not have"
+        )
+        refusal = Refusal("no_memory", text)
+    elif (
+        m.weights_bytes
+        > (limit := min(named, key=lambda d: d.total_bytes) if m.devices else roomiest).total_bytes
+    ):
+        refusal = refusals.never_fits(m.model, m.weights_bytes, limit.total_bytes, limit.id)
+    else:
+        queued = ev.LeaseQueued(m.model, m.lease, m.bytes, m.weights_bytes, m.devices, m.fresh, now)
+        return [queued], [AGAIN]
+    refused = TellInstance(m.model, LeaseRefused(m.lease, refusal))
+    return [ev.LeaseDenied(m.model, m.lease, refusal)], [refused]
+
+
+def _return(
+    s: BrokerState, model: str, lease: int, residue: int, last_used: float, now: float
+) -> BrokerDecision:
+    found = s.leases.get((model, lease))
+    if found is None:
+        return VOID
+    if found.state == "waiting":
+        return [ev.LeaseWithdrawn(model, lease)], [AGAIN]
+    if found.state == "returning" and residue >= found.residue_bytes:
+        return VOID
+    return [ev.LeaseReturning(model, lease, residue, last_used, now)], [AGAIN]
+
+
+def _offered(s: BrokerState, model: str, lease: int) -> bool:
+    found = s.leases.get((model, lease))
+    return found is not None and found.offered and found.state == "held"
+
+
+def _answered(s: BrokerState, model: str, lease: int) -> bool:
+    return _offered(s, model, lease) and s.leases[model, lease].answered

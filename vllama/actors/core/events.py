@@ -1,0 +1,399 @@
+"""What happened: past tense, one class each. Events are all that `evolve` sees and all that the journal keeps."""
+
+from typing import Literal
+
+from vllama.actors.core.messages import (
+    DeviceMeasured,
+    How,
+    Level,
+    Need,
+    Phase,
+    Policy,
+    Refusal,
+    SlotKind,
+    Verb,
+    Why,
+    fact,
+)
+
+# --- of an instance: requests (their own ring of the journal) -----------------------------------------------
+
+
+@fact
+class AskQueued:
+    ask: int
+
+
+@fact
+class AskAdmitted:
+    ask: int
+    at: float
+    how: How = "warm"
+
+
+@fact
+class AskEnded:
+    ask: int
+    at: float
+
+
+@fact
+class AskRefused:
+    ask: int
+    refusal: Refusal
+
+
+# --- of an instance: lifecycle ------------------------------------------------------------------------------
+
+
+@fact
+class InstanceCreated:
+    model: str
+    policy: Policy
+    need: Need
+
+
+@fact
+class InstanceReset:
+    """The actor met a bug and begins anew; its engine is killed."""
+
+    error: str
+
+
+@fact
+class CommandTaken:
+    command: int
+    verb: Verb
+    level: Level
+
+
+@fact
+class CommandAnswered:
+    command: int
+    phase: str
+    note: str = ""
+    refusal: Refusal | None = None
+
+
+@fact
+class LeaseRequested:
+    lease: int
+    bytes: int
+    fresh: bool
+
+
+@fact
+class LeaseHeld:
+    lease: int
+    bytes: int
+    devices: tuple[str, ...]
+
+
+@fact
+class LeaseDropped:
+    """The lease, or the request for it, is given back; a sleeper's residue stays booked under it."""
+
+    lease: int
+    residue_bytes: int = 0
+
+
+@fact
+class SlotRequested:
+    slot: int
+    kind: SlotKind
+
+
+@fact
+class SlotHeld:
+    slot: int
+
+
+@fact
+class SlotDropped:
+    slot: int
+
+
+@fact
+class PhaseChanged:
+    to: Phase
+    at: float
+
+
+@fact
+class DescentSet:
+    """The instance is on its way down to `level`."""
+
+    level: Level
+    why: Why
+    evict: bool = False
+
+
+@fact
+class DescentCleared:
+    pass
+
+
+@fact
+class EngineSpawned:
+    run: int
+
+
+@fact
+class EnginePlaced:
+    """The engine's process exists."""
+
+    run: int
+    pid: int
+    port: int
+    log: str
+    mode: str
+    mode_reason: str
+
+
+@fact
+class EngineMeasured:
+    """Awake: what the engine's tree takes, and what each step of the start or wake took."""
+
+    run: int
+    footprint_bytes: int
+    steps_s: tuple[tuple[str, float], ...] = ()
+
+
+@fact
+class EngineSlept:
+    """Asleep: what is left and what came free (memory_delta)."""
+
+    run: int
+    level: Level
+    residue_bytes: int
+    freed_bytes: int
+    took_s: float
+
+
+@fact
+class EngineFaulted:
+    """A start, wake or sleep failed; the engine is killed."""
+
+    run: int
+    why: str
+
+
+@fact
+class EngineGone:
+    """The whole tree is reaped. `expected`: it was told to stop."""
+
+    run: int
+    code: int | None
+    why: str
+    log_tail: str
+    expected: bool
+
+
+@fact
+class FailureCounted:
+    """A failed start or an unasked exit; nothing starts before `not_before`."""
+
+    at: float
+    not_before: float
+    give_up: bool
+    error: str
+
+
+@fact
+class FailuresCleared:
+    pass
+
+
+@fact
+class RestartNoted:
+    """One automatic restart for those who wait (`kind` "start"), or one more try of a start that lost its port or whose
+    profiling a neighbour disturbed (`kind` says which)."""
+
+    kind: str
+
+
+@fact
+class WatchChanged:
+    on: bool
+
+
+@fact
+class TimerArmed:
+    timer: int
+
+
+# --- of the broker ------------------------------------------------------------------------------------------
+
+
+@fact
+class DeviceAdded:
+    device: str
+    kind: Literal["cpu", "cuda"]
+    total_bytes: int
+
+
+@fact
+class LeaseQueued:
+    model: str
+    lease: int
+    bytes: int
+    weights_bytes: int
+    devices: tuple[str, ...]
+    fresh: bool
+    at: float
+
+
+@fact
+class LeaseBooked:
+    model: str
+    lease: int
+    bytes: int
+    devices: tuple[str, ...]
+
+
+@fact
+class LeaseDenied:
+    model: str
+    lease: int
+    refusal: Refusal
+
+
+@fact
+class LeaseWithdrawn:
+    model: str
+    lease: int
+
+
+@fact
+class LeaseReturning:
+    """Given back by its holder; the memory is not yet measured to be back."""
+
+    model: str
+    lease: int
+    residue_bytes: int
+    last_used: float
+    at: float
+
+
+@fact
+class LeaseFreed:
+    """The memory is back, but for the sleeper's residue and for what is booked as unreturned."""
+
+    model: str
+    lease: int
+    residue_bytes: int
+    unreturned_bytes: int = 0
+
+
+@fact
+class UnreturnedChanged:
+    device: str
+    model: str
+    bytes: int
+
+
+@fact
+class SlotQueued:
+    model: str
+    slot: int
+    kind: SlotKind
+    devices: tuple[str, ...]
+
+
+@fact
+class SlotBooked:
+    model: str
+    slot: int
+
+
+@fact
+class SlotFreed:
+    model: str
+    slot: int
+
+
+@fact
+class OfferMade:
+    model: str
+    lease: int
+
+
+@fact
+class OfferAnswered:
+    """`in_flight` is -1 when the offer was declined."""
+
+    model: str
+    lease: int
+    last_used: float
+    in_flight: int
+    pinned: bool
+    level: Level
+
+
+@fact
+class UseChanged:
+    model: str
+    lease: int
+    in_flight: int
+    last_used: float
+
+
+@fact
+class EvictionOrdered:
+    """For whom, how many bytes short, and who was considered: (model, last used, in flight)."""
+
+    model: str
+    lease: int
+    level: Level
+    wanted_by: str
+    short_bytes: int
+    considered: tuple[tuple[str, float, int], ...]
+    at: float
+
+
+@fact
+class EvictionCancelled:
+    model: str
+    lease: int
+
+
+@fact
+class WatchEnded:
+    """Nobody waits: what was learned about use is forgotten."""
+
+
+@fact
+class MeasureBegun:
+    epoch: int
+
+
+@fact
+class DevicesMeasured:
+    epoch: int
+    devices: tuple[DeviceMeasured, ...]
+    at: float
+
+
+@fact
+class TickSet:
+    on: bool
+
+
+@fact
+class HolderForgotten:
+    model: str
+
+
+RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused
+InstanceEvent = (
+    RequestEvent | InstanceCreated | InstanceReset | CommandTaken | CommandAnswered
+    | LeaseRequested | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped
+    | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineMeasured | EngineSlept
+    | EngineFaulted | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
+)  # fmt: skip
+BrokerEvent = (
+    DeviceAdded | LeaseQueued | LeaseBooked | LeaseDenied | LeaseWithdrawn | LeaseReturning | LeaseFreed
+    | UnreturnedChanged | SlotQueued | SlotBooked | SlotFreed | OfferMade | OfferAnswered | UseChanged
+    | EvictionOrdered | EvictionCancelled | WatchEnded | MeasureBegun | DevicesMeasured | TickSet | HolderForgotten
+)  # fmt: skip
+Event = InstanceEvent | BrokerEvent

@@ -1,0 +1,256 @@
+"""What an instance knows, and how each event changes it.
+
+`evolve` is total: it cannot refuse a fact. It updates the actor's private state in place, each event of the warm path in O(1);
+folding a journal starts from a fresh state or from a snapshot's copy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vllama.actors.core import events as ev
+from vllama.actors.core.messages import Level, Need, Phase, Policy, SlotKind, Verb, Why, fact
+
+
+@fact
+class Goal:
+    """What a command that is not yet answered wants."""
+
+    verb: Verb
+    level: Level
+
+
+@fact
+class Descent:
+    """Where a draining instance is going and who asked: `why` is the first reason, `evict` joins the broker to it."""
+
+    level: Level
+    why: Why
+    evict: bool
+
+
+@dataclass(slots=True)
+class State:
+    """One model's instance. `lease`, `slot`, `run` and `timer` are fencing numbers: the latest handed out."""
+
+    model: str = ""
+    policy: Policy = field(default_factory=Policy)
+    need: Need = field(default_factory=lambda: Need(0, 0))
+
+    phase: Phase = Phase.STOPPED
+    since: float = 0.0
+    level: Level = 0
+    last_used: float = 0.0
+    waiting: dict[int, None] = field(default_factory=dict)
+    serving: dict[int, None] = field(default_factory=dict)
+    goals: dict[int, Goal] = field(default_factory=dict)
+    descent: Descent | None = None
+
+    lease: int = 0
+    lease_state: str = ""  # "", waiting, held
+    lease_bytes: int = 0
+    devices: tuple[str, ...] = ()
+    residue_lease: int = 0  # the lease under which the broker books what the sleeper still holds
+    residue_bytes: int = 0
+    slot: int = 0
+    slot_state: str = ""  # "", waiting, held
+    slot_kind: SlotKind = "start"
+
+    run: int = 0
+    alive: bool = False
+    was_ready: bool = False  # this run has been awake once
+    faulted: str = ""
+    pid: int = 0
+    port: int = 0
+    log: str = ""
+    mode: str = ""
+    mode_reason: str = ""
+    footprint_bytes: int = 0
+
+    failures: tuple[float, ...] = ()
+    not_before: float = 0.0
+    error: str = ""
+    restarts_noted: tuple[str, ...] = ()
+    watched: bool = False
+    timer: int = 0
+
+    def copy(self) -> "State":
+        """An independent copy: the containers are the only mutable parts."""
+        return replace(self, waiting=dict(self.waiting), serving=dict(self.serving), goals=dict(self.goals))
+
+    def goals_down(self) -> bool:
+        """A command wants it asleep or stopped."""
+        return any(goal.verb != "start" for goal in self.goals.values())
+
+
+def evolve(state: State, event: ev.Event) -> None:
+    """Take a fact in."""
+    _CHANGES[type(event)](state, event)
+
+
+def _created(s: State, e: ev.InstanceCreated) -> None:
+    s.model, s.policy, s.need = e.model, e.policy, e.need
+
+
+def _reset(s: State, _: ev.InstanceReset) -> None:
+    fresh = State(
+        model=s.model, policy=s.policy, need=s.need, run=s.run, lease=s.lease, slot=s.slot, timer=s.timer
+    )
+    for name in State.__slots__:
+        setattr(s, name, getattr(fresh, name))
+
+
+def _queued(s: State, e: ev.AskQueued) -> None:
+    s.waiting[e.ask] = None
+
+
+def _admitted(s: State, e: ev.AskAdmitted) -> None:
+    s.waiting.pop(e.ask, None)
+    s.serving[e.ask] = None
+    s.last_used = e.at
+
+
+def _ended(s: State, e: ev.AskEnded) -> None:
+    if e.ask in s.serving:
+        del s.serving[e.ask]
+        s.last_used = e.at
+    else:
+        s.waiting.pop(e.ask, None)
+
+
+def _refused(s: State, e: ev.AskRefused) -> None:
+    s.waiting.pop(e.ask, None)
+
+
+def _command_taken(s: State, e: ev.CommandTaken) -> None:
+    s.goals[e.command] = Goal(e.verb, e.level)
+
+
+def _command_answered(s: State, e: ev.CommandAnswered) -> None:
+    s.goals.pop(e.command, None)
+
+
+def _lease_requested(s: State, e: ev.LeaseRequested) -> None:
+    s.lease, s.lease_state, s.lease_bytes = e.lease, "waiting", e.bytes
+
+
+def _lease_held(s: State, e: ev.LeaseHeld) -> None:
+    s.lease_state, s.lease_bytes, s.devices = "held", e.bytes, e.devices
+    s.residue_lease = s.residue_bytes = 0  # the new lease covers what the sleeper still held
+
+
+def _lease_dropped(s: State, e: ev.LeaseDropped) -> None:
+    if e.lease == s.lease:
+        s.lease_state, s.lease_bytes, s.watched = "", 0, False
+    if e.residue_bytes:
+        s.residue_lease, s.residue_bytes = e.lease, e.residue_bytes
+    elif e.lease == s.residue_lease:
+        s.residue_lease = s.residue_bytes = 0
+
+
+def _slot_requested(s: State, e: ev.SlotRequested) -> None:
+    s.slot, s.slot_state, s.slot_kind = e.slot, "waiting", e.kind
+
+
+def _slot_held(s: State, _: ev.SlotHeld) -> None:
+    s.slot_state = "held"
+
+
+def _slot_dropped(s: State, _: ev.SlotDropped) -> None:
+    s.slot_state = ""
+
+
+def _phase_changed(s: State, e: ev.PhaseChanged) -> None:
+    s.phase, s.since = e.to, e.at
+    if e.to is Phase.AWAKE:
+        s.level, s.was_ready, s.restarts_noted, s.error = 0, True, (), ""
+        s.last_used = max(s.last_used, e.at)
+
+
+def _descent_set(s: State, e: ev.DescentSet) -> None:
+    s.descent = Descent(e.level, e.why, e.evict)
+
+
+def _descent_cleared(s: State, _: ev.DescentCleared) -> None:
+    s.descent = None
+
+
+def _spawned(s: State, e: ev.EngineSpawned) -> None:
+    s.run, s.alive, s.was_ready, s.faulted, s.level = e.run, True, False, "", 0
+    s.pid = 0
+
+
+def _placed(s: State, e: ev.EnginePlaced) -> None:
+    s.pid, s.port, s.log, s.mode, s.mode_reason = e.pid, e.port, e.log, e.mode, e.mode_reason
+
+
+def _measured(s: State, e: ev.EngineMeasured) -> None:
+    s.footprint_bytes = e.footprint_bytes or s.footprint_bytes
+
+
+def _slept(s: State, e: ev.EngineSlept) -> None:
+    s.level = e.level
+
+
+def _faulted(s: State, e: ev.EngineFaulted) -> None:
+    s.faulted = e.why
+
+
+def _gone(s: State, e: ev.EngineGone) -> None:
+    s.alive, s.level, s.pid, s.descent = False, 0, 0, None
+    s.serving.clear()  # their connections break by themselves; their Releases are void
+    if not e.expected:
+        s.error = s.faulted or e.why or f"exit code {e.code}"
+
+
+def _failure_counted(s: State, e: ev.FailureCounted) -> None:
+    s.failures = (*s.failures, e.at)[-s.policy.restarts_max :]
+    s.not_before, s.error = e.not_before, e.error
+
+
+def _failures_cleared(s: State, _: ev.FailuresCleared) -> None:
+    s.failures, s.not_before, s.error = (), 0.0, ""
+
+
+def _restart_noted(s: State, e: ev.RestartNoted) -> None:
+    s.restarts_noted = (*s.restarts_noted, e.kind)
+
+
+def _watch_changed(s: State, e: ev.WatchChanged) -> None:
+    s.watched = e.on
+
+
+def _timer_armed(s: State, e: ev.TimerArmed) -> None:
+    s.timer = e.timer
+
+
+_CHANGES: dict[type, Callable[[State, Any], None]] = {
+    ev.InstanceCreated: _created,
+    ev.InstanceReset: _reset,
+    ev.AskQueued: _queued,
+    ev.AskAdmitted: _admitted,
+    ev.AskEnded: _ended,
+    ev.AskRefused: _refused,
+    ev.CommandTaken: _command_taken,
+    ev.CommandAnswered: _command_answered,
+    ev.LeaseRequested: _lease_requested,
+    ev.LeaseHeld: _lease_held,
+    ev.LeaseDropped: _lease_dropped,
+    ev.SlotRequested: _slot_requested,
+    ev.SlotHeld: _slot_held,
+    ev.SlotDropped: _slot_dropped,
+    ev.PhaseChanged: _phase_changed,
+    ev.DescentSet: _descent_set,
+    ev.DescentCleared: _descent_cleared,
+    ev.EngineSpawned: _spawned,
+    ev.EnginePlaced: _placed,
+    ev.EngineMeasured: _measured,
+    ev.EngineSlept: _slept,
+    ev.EngineFaulted: _faulted,
+    ev.EngineGone: _gone,
+    ev.FailureCounted: _failure_counted,
+    ev.FailuresCleared: _failures_cleared,
+    ev.RestartNoted: _restart_noted,
+    ev.WatchChanged: _watch_changed,
+    ev.TimerArmed: _timer_armed,
+}

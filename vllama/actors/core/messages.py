@@ -1,0 +1,382 @@
+"""What actors say and what they record: frozen facts, no behaviour.
+
+Commands come from outside, are imperative and may be refused; they carry an id, never a future. Outcomes are what effects came
+to, stamped with the `run`, `lease` or `slot` they belong to. Events are past tense: all that `evolve` sees, all that
+the journal keeps. Effects are what the shell shall do. Times are the shell's clock in seconds, memory is bytes per device.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def fact(cls: type[T]) -> type[T]:
+    """A frozen dataclass: two facts of different classes are never equal."""
+    return dataclass(frozen=True, slots=True)(cls)
+
+
+class Phase(StrEnum):
+    """Where an instance is in its life."""
+
+    STOPPED = "stopped"
+    QUEUED = "queued"
+    STARTING = "starting"
+    WAKING = "waking"
+    AWAKE = "awake"
+    DRAINING = "draining"
+    FALLING_ASLEEP = "falling_asleep"
+    ASLEEP = "asleep"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+Level = int  # sleep level: 1 weights in RAM, 2 discarded, 3 process stopped; 0 not asleep
+SlotKind = Literal["down", "wake", "start"]  # in the order in which they are granted
+Verb = Literal["start", "sleep", "stop"]
+Why = Literal["evict", "command", "idle", "residue"]
+How = Literal["warm", "wake", "cold"]
+
+
+@fact
+class Refusal:
+    """Why somebody got no engine: `code` names the class in errors.py, `message` is for the person who reads it."""
+
+    code: str
+    message: str
+    retry_after_s: float | None = None
+
+
+@fact
+class Need:
+    """What a fresh start takes of each device: `weights_bytes` is exact, `bytes` an estimate. `devices` may be empty: any."""
+
+    bytes: int
+    weights_bytes: int
+    devices: tuple[str, ...] = ()
+
+
+@fact
+class Policy:
+    """The settings of one instance; names and units as in config.py."""
+
+    queue_max: int = 1024
+    sleep_level: Level = 2
+    unload_timeout: float = 1800.0
+    unload_mode: Level = 2
+    stop_timeout_s: float = 6 * 3600.0
+    drain_timeout_s: float | None = None
+    pinned: bool = False
+    restarts_max: int = 3
+    restarts_period_s: float = 600.0
+    backoff_s: float = 1.0
+    backoff_max_s: float = 60.0
+
+
+# --- to an instance: commands -------------------------------------------------------------------------------
+
+
+@fact
+class Acquire:
+    """A request wants an awake engine."""
+
+    ask: int
+
+
+@fact
+class Release:
+    """The request is over, or its caller left while it waited."""
+
+    ask: int
+
+
+@fact
+class Start:
+    """The goal is awake; clears `failed`."""
+
+    command: int
+
+
+@fact
+class Sleep:
+    """The goal is asleep, at least as deep as `level`; `force` aborts what is in flight."""
+
+    command: int
+    level: Level
+    force: bool = False
+
+
+@fact
+class Stop:
+    """The goal is stopped, from any phase; clears `failed`."""
+
+    command: int
+
+
+@fact
+class Shutdown:
+    """The server ends: stop the engine without a slot, refuse who waits."""
+
+
+# --- to an instance: from the broker ------------------------------------------------------------------------
+
+
+@fact
+class LeaseGranted:
+    """The memory is the instance's own, on these devices; `bytes` (each device) may be less than asked for by a fresh start."""
+
+    lease: int
+    bytes: int
+    devices: tuple[str, ...]
+
+
+@fact
+class LeaseRefused:
+    """No memory will come of this request."""
+
+    lease: int
+    refusal: Refusal
+
+
+@fact
+class SlotGranted:
+    """The instance may be in transition until it returns the slot."""
+
+    slot: int
+
+
+@fact
+class Offer:
+    """Would you give this lease up? Answered by Candidate or EvictDeclined."""
+
+    lease: int
+
+
+@fact
+class WatchUse:
+    """From now on (or no more) tell when you become busy or idle."""
+
+    lease: int
+    on: bool
+
+
+@fact
+class Evict:
+    """Give the lease back by going to `level`."""
+
+    lease: int
+    level: Level
+
+
+@fact
+class CancelEvict:
+    """Nobody waits any more: a drain for this eviction may end."""
+
+    lease: int
+
+
+# --- to an instance: outcomes -------------------------------------------------------------------------------
+
+
+@fact
+class EngineLaunched:
+    """The process exists; it is not ready yet."""
+
+    run: int
+    pid: int
+    port: int
+    log: str
+    mode: str
+    mode_reason: str
+
+
+@fact
+class EngineReady:
+    """A start or a wake has ended well, probe included; `footprint_bytes` was measured (0: could not be). `steps_s` says what
+    each step took."""
+
+    run: int
+    footprint_bytes: int
+    steps_s: tuple[tuple[str, float], ...] = ()
+
+
+@fact
+class EngineUnready:
+    """A start or a wake has failed while the process lives on."""
+
+    run: int
+    why: str
+
+
+@fact
+class EngineAsleep:
+    """The engine sleeps; `residue_bytes` is what it still holds (measured), `freed_bytes` the memory_delta."""
+
+    run: int
+    level: Level
+    residue_bytes: int
+    freed_bytes: int
+    took_s: float = 0.0
+
+
+@fact
+class SleepFailed:
+    """The engine did not fall asleep as it should; it is not to be trusted."""
+
+    run: int
+    why: str
+
+
+@fact
+class EngineExited:
+    """The whole process tree is gone and reaped. `why`: "", port, profiling, oom, lost, launch."""
+
+    run: int
+    code: int | None
+    why: str = ""
+    log_tail: str = ""
+
+
+@fact
+class TimerDue:
+    """The instance's timer has rung; void unless it is the latest."""
+
+    timer: int
+
+
+# --- to the broker ------------------------------------------------------------------------------------------
+
+
+@fact
+class RequestLease:
+    """Memory for a start (`fresh`) or a wake. A wake's `bytes` are the whole footprint, residue included."""
+
+    model: str
+    lease: int
+    bytes: int
+    weights_bytes: int
+    devices: tuple[str, ...]
+    fresh: bool
+
+
+@fact
+class ReturnLease:
+    """A lease is given back, or a request for one withdrawn. `residue_bytes` stays with the sleeper."""
+
+    model: str
+    lease: int
+    residue_bytes: int = 0
+    last_used: float = 0.0
+
+
+@fact
+class RequestSlot:
+    """The instance wants to start a transition."""
+
+    model: str
+    slot: int
+    kind: SlotKind
+    devices: tuple[str, ...]
+
+
+@fact
+class ReturnSlot:
+    """The transition is over, or no longer wanted."""
+
+    model: str
+    slot: int
+
+
+@fact
+class Candidate:
+    """The lease may be evicted."""
+
+    model: str
+    lease: int
+    last_used: float
+    in_flight: int
+    pinned: bool
+    level: Level
+
+
+@fact
+class Busy:
+    """The watched instance has its first request in flight."""
+
+    model: str
+    lease: int
+
+
+@fact
+class Idle:
+    """The watched instance's last request has ended."""
+
+    model: str
+    lease: int
+    at: float
+
+
+@fact
+class EvictDeclined:
+    """Not now: the instance is in transition."""
+
+    model: str
+    lease: int
+
+
+@fact
+class DeviceFound:
+    """A device that leases can be booked on."""
+
+    device: str
+    kind: Literal["cpu", "cuda"]
+    total_bytes: int
+
+
+@fact
+class DeviceMeasured:
+    """One device as measured: `used_by` (model, bytes) counts whole process trees."""
+
+    device: str
+    free_bytes: int
+    shared_bytes: int
+    used_by: tuple[tuple[str, int], ...]
+
+
+@fact
+class Measured:
+    """The outcome of Measure; `devices` is empty when the host could not be asked."""
+
+    epoch: int
+    devices: tuple[DeviceMeasured, ...]
+
+
+@fact
+class Tick:
+    """A second has passed while somebody waited."""
+
+
+@fact
+class Replan:
+    """The broker to itself: the state has changed, see who can be served now."""
+
+
+@fact
+class HolderLost:
+    """An instance's actor has been reset: all that it held is void, its engine is gone."""
+
+    model: str
+
+
+InstanceMessage = (
+    Acquire | Release | Start | Sleep | Stop | Shutdown
+    | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
+    | EngineLaunched | EngineReady | EngineUnready | EngineAsleep | SleepFailed | EngineExited | TimerDue
+)  # fmt: skip
+BrokerMessage = (
+    RequestLease | ReturnLease | RequestSlot | ReturnSlot | Candidate | Busy | Idle | EvictDeclined
+    | DeviceFound | Measured | Tick | Replan | HolderLost
+)  # fmt: skip
+Message = InstanceMessage | BrokerMessage

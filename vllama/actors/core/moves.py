@@ -1,0 +1,156 @@
+"""The moves an instance's decisions are made of: each reads the state and returns what happened and what to do."""
+
+from collections.abc import Iterable
+
+from vllama.actors.core import effects as fx
+from vllama.actors.core import events as ev
+from vllama.actors.core import refusals
+from vllama.actors.core.instance_state import Goal, State
+from vllama.actors.core.messages import (
+    How,
+    Level,
+    Phase,
+    Refusal,
+    RequestLease,
+    RequestSlot,
+    ReturnLease,
+    ReturnSlot,
+    SlotKind,
+    Why,
+)
+
+Decision = tuple[list[ev.InstanceEvent], list[fx.InstanceEffect]]
+
+VOID: Decision = ([], [])
+
+
+def join(*decisions: Decision) -> Decision:
+    """Several moves as one decision, in order."""
+    happened: list[ev.InstanceEvent] = []
+    todo: list[fx.InstanceEffect] = []
+    for events, effects in decisions:
+        happened += events
+        todo += effects
+    return happened, todo
+
+
+def enqueue(s: State, ask: int) -> Decision:
+    """The request waits, unless too many do already."""
+    if len(s.waiting) >= s.policy.queue_max:
+        return refuse([ask], refusals.queue_full(s))
+    return [ev.AskQueued(ask)], []
+
+
+def refuse(asks: Iterable[int], refusal: Refusal) -> Decision:
+    asks = list(asks)
+    return [ev.AskRefused(ask, refusal) for ask in asks], [fx.Refuse(ask, refusal) for ask in asks]
+
+
+def wanted(s: State) -> bool:
+    """Somebody waits for this instance to be awake."""
+    return bool(s.waiting) or any(goal.verb == "start" for goal in s.goals.values())
+
+
+def want_lease(s: State, now: float, *, fresh: bool) -> Decision:
+    """Ask the broker for memory: the measured footprint for a wake, at least the estimate for a start."""
+    lease = s.lease + 1
+    size = max(s.footprint_bytes, s.need.bytes) if fresh else s.footprint_bytes or s.need.bytes
+    size = max(size, s.residue_bytes)
+    devices = s.need.devices if fresh else s.devices
+    request = RequestLease(s.model, lease, size, s.need.weights_bytes, devices, fresh)
+    return [ev.LeaseRequested(lease, size, fresh), ev.PhaseChanged(Phase.QUEUED, now)], [
+        fx.TellBroker(request)
+    ]
+
+
+def drop_lease(s: State) -> Decision:
+    """Give the lease back, or withdraw the request for it; the whole of it."""
+    if not s.lease_state:
+        return VOID
+    return [ev.LeaseDropped(s.lease)], [fx.TellBroker(ReturnLease(s.model, s.lease, 0, s.last_used))]
+
+
+def drop_residue(s: State) -> Decision:
+    if not s.residue_lease:
+        return VOID
+    return [ev.LeaseDropped(s.residue_lease)], [
+        fx.TellBroker(ReturnLease(s.model, s.residue_lease, 0, s.last_used))
+    ]
+
+
+def want_slot(s: State, kind: SlotKind, devices: tuple[str, ...]) -> Decision:
+    slot = s.slot + 1
+    return [ev.SlotRequested(slot, kind)], [fx.TellBroker(RequestSlot(s.model, slot, kind, devices))]
+
+
+def drop_slot(s: State) -> Decision:
+    if not s.slot_state:
+        return VOID
+    return [ev.SlotDropped(s.slot)], [fx.TellBroker(ReturnSlot(s.model, s.slot))]
+
+
+def move_to(phase: Phase, now: float) -> Decision:
+    return [ev.PhaseChanged(phase, now)], []
+
+
+def arm(s: State, delay_s: float) -> Decision:
+    return [ev.TimerArmed(s.timer + 1)], [fx.SetTimer(s.timer + 1, delay_s)]
+
+
+def admit(s: State, asks: Iterable[int], how: How, now: float) -> Decision:
+    asks = list(asks)
+    return [ev.AskAdmitted(ask, now, how) for ask in asks], [fx.Admit(ask, s.run, how) for ask in asks]
+
+
+def answer(
+    command: int, phase: Phase, level: Level = 0, note: str = "", refusal: Refusal | None = None
+) -> Decision:
+    event = ev.CommandAnswered(command, phase.value, note, refusal)
+    return [event], [fx.Reply(command, phase.value, level, note, refusal)]
+
+
+def arrive(s: State, phase: Phase, level: Level = 0, note: str = "") -> Decision:
+    """Answer every command whose goal this phase is; one that had to go deeper than asked is told so."""
+    met = ((command, goal) for command, goal in s.goals.items() if _met(goal, phase, level))
+    return join(
+        *(answer(command, phase, level, note or _deeper_note(s, goal, phase)) for command, goal in met)
+    )
+
+
+def _deeper_note(s: State, goal: Goal, phase: Phase) -> str:
+    if goal.verb == "sleep" and goal.level < 3 and phase is Phase.STOPPED:
+        return f"level {s.level or goal.level} could not become level {goal.level} in place: the engine was stopped"
+    return ""
+
+
+def deny(s: State, verbs: tuple[str, ...], phase: Phase, refusal: Refusal) -> Decision:
+    """Answer the commands of these kinds by a refusal."""
+    return join(
+        *(answer(c, phase, s.level, refusal=refusal) for c, goal in s.goals.items() if goal.verb in verbs)
+    )
+
+
+def _met(goal: Goal, phase: Phase, level: Level) -> bool:
+    match goal.verb:
+        case "start":
+            return phase is Phase.AWAKE
+        case "stop":
+            return phase in (Phase.STOPPED, Phase.FAILED)
+        case "sleep":
+            return phase in (Phase.STOPPED, Phase.FAILED) or (phase is Phase.ASLEEP and level >= goal.level)
+
+
+def descend(s: State, level: Level, why: Why, now: float, *, busy: bool, evict: bool = False) -> Decision:
+    """From awake on the way down: drain first, then ask for the slot."""
+    begun: Decision = [ev.DescentSet(level, why, evict), ev.PhaseChanged(Phase.DRAINING, now)], []
+    if not busy:
+        return join(begun, want_slot(s, "down", s.devices))
+    if s.policy.drain_timeout_s is not None:
+        return join(begun, arm(s, s.policy.drain_timeout_s))
+    return begun
+
+
+def sink(s: State, now: float, why: Why, *, evict: bool = False) -> Decision:
+    """A sleeper on its way to stopped: it stays asleep until it has the slot."""
+    stay = move_to(Phase.ASLEEP, now) if s.phase is not Phase.ASLEEP else VOID
+    return join(([ev.DescentSet(3, why, evict)], []), stay, want_slot(s, "down", s.devices))
