@@ -1,7 +1,7 @@
 """`.venv` holds vllama, the vLLM that fits this machine, and the tools. Run by any python3; stdlib only.
 
-A stamp, written last, makes a second run do nothing. Without it the install did not finish: `.venv` is made anew.
-It must parse and run on a python3 that is too old (3.8), to say so.
+A stamp, written last, makes a second run do nothing. Without it the install did not finish, and `.venv` is
+made anew. It must parse and run on a python3 that is too old (3.8), to say so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """One set-up at a time: the second waits, then finds the first one's stamp. The lock dies with its holder."""
+    """One set-up at a time: the second waits, then finds the stamp. The lock dies with its holder."""
     STATE.mkdir(exist_ok=True)
     with open(STATE / "setup.lock", "w", encoding="utf-8") as file:
         try:
@@ -86,8 +86,12 @@ def venv_version() -> str:
 
 
 def wanted(extra: str) -> dict[str, str]:
-    """What the stamp of a finished install says. The root is in it: a venv's scripts hold absolute paths."""
-    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    """What the stamp of a finished install says. The root is in it: a venv's scripts hold absolute paths.
+
+    Of pyproject.toml only what pip reads counts: a change of the linters' settings installs nothing.
+    """
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    digest = hashlib.sha256(text.split("\n[tool.")[0].encode()).hexdigest()
     return {"pyproject": digest, "python": venv_version(), "extra": extra, "root": str(ROOT)}
 
 
@@ -133,7 +137,7 @@ def make_venv() -> None:
 
 
 def pip(*arguments: str) -> tuple[int, str]:
-    """Runs pip in `.venv`; the milestones go to the terminal, everything to the log. Returns status and tail."""
+    """Runs pip in `.venv`; the milestones go to the terminal, all of it to the log. Gives status and tail."""
     tail: deque[str] = deque(maxlen=40)
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     with open(LOG, "a", encoding="utf-8") as log:
