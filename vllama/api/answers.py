@@ -1,0 +1,37 @@
+"""Errors in OpenAI's shape: the one place where an error becomes a status, a body and headers."""
+
+import json
+import math
+
+from starlette.responses import JSONResponse
+
+from vllama.errors import VllamaError
+
+
+def error_body(message: str, kind: str, code: str) -> dict[str, object]:
+    """OpenAI's error object; its clients read `message` and `code`."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def error_of(error: VllamaError) -> dict[str, object]:
+    """The body for one of our own errors; its message names the model."""
+    return error_body(error.message, error.type, error.code)
+
+
+def error_event(error: VllamaError) -> bytes:
+    """The same, as one server-sent event: the last thing in a stream that broke."""
+    return b"data: " + json.dumps(error_of(error)).encode() + b"\n\n"
+
+
+def error_answer(error: VllamaError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The whole answer. Retry-After is in whole seconds and never 0: a client must not come back in a tight loop."""
+    headers = dict(headers or {})
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return JSONResponse(error_of(error), error.status_hint, headers)
+
+
+def plain_answer(status: int, message: str, code: str) -> JSONResponse:
+    """An answer for what has no class in errors.py because only HTTP knows it: no such path, no such method."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return JSONResponse(error_body(message, kind, code), status)

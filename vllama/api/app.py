@@ -1,0 +1,89 @@
+"""The HTTP application: routes, and the one mapping from errors to answers. It starts and stops nothing but itself."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from vllama.actors import System
+from vllama.api import events, instances, models
+from vllama.api.answers import error_answer, plain_answer
+from vllama.api.proxy import PATHS, RETRY_AFTER_S, Proxy
+from vllama.api.upstream import Upstreams
+from vllama.errors import ShuttingDown, VllamaError
+
+log = logging.getLogger(__name__)
+
+_CODES = {403: "forbidden", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+
+
+def create_app(system: System) -> FastAPI:
+    """The application over a running System. Nothing is redirected or documented by itself: an unknown path is 404."""
+    upstreams = Upstreams()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await upstreams.aclose()
+
+    app = FastAPI(
+        title="vllama",
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            VllamaError: _known,
+            HTTPException: _http,
+            RequestValidationError: _invalid,
+            Exception: _unexpected,
+        },
+    )
+    app.state.system = system
+    app.state.closing = asyncio.Event()
+    # The data path comes first and goes round FastAPI's own machinery, which costs more than the rest of it.
+    app.router.routes.extend(Route(path, Proxy(system, upstreams, path), methods=["POST"]) for path in PATHS)
+    app.router.routes.append(Route("/debug/events", events.endpoint, methods=["GET"]))
+    app.add_api_route("/health", _health, methods=["GET"])
+    app.include_router(models.router)
+    app.include_router(instances.router)
+    return app
+
+
+async def _health(request: Request) -> JSONResponse:
+    """Whether the server admits requests; says nothing of any engine."""
+    if request.app.state.system.stopping:
+        raise ShuttingDown("vllama is shutting down.", retry_after_s=RETRY_AFTER_S)
+    return JSONResponse({"status": "ok"})
+
+
+async def _known(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VllamaError)
+    return error_answer(error)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = plain_answer(error.status_code, str(error.detail), _CODES.get(error.status_code, "http_error"))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """A body of one of our own endpoints that does not fit: each fault with its place, as one line."""
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        f"{'.'.join(str(part) for part in item['loc'][1:]) or 'body'}: {item['msg']}"
+        for item in error.errors()
+    ]
+    return plain_answer(400, "; ".join(faults), "bad_request")
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return plain_answer(500, "vllama met a bug; its log has the traceback.", "internal_error")

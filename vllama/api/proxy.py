@@ -1,0 +1,213 @@
+"""The data path: which model, a ticket, bytes through.
+
+A raw ASGI endpoint, not a FastAPI function: one object owns the request from its first byte to its last, so the ticket is
+released where the answer ends and nowhere else. The engine's path is a constant of the route, never the client's spelling:
+nothing but the paths below can be reached through vllama.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from vllama.actors import System, Ticket
+from vllama.api.answers import error_answer, error_event
+from vllama.api.body import header, model_of, read_body, wait_of
+from vllama.api.upstream import Upstreams
+from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
+
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/score",
+    "/rerank",
+    "/score",
+)
+RETRY_AFTER_S = 5.0
+
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive te trailer transfer-encoding upgrade proxy-connection proxy-authenticate proxy-authorization".split()
+)
+# What is ours to say, or nobody's business upstream.
+_NOT_FORWARDED = _HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"authorization",
+    b"cookie",
+    b"x-request-id",
+}
+_NOT_RETURNED = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
+
+log = logging.getLogger(__name__)
+
+
+class Proxy:
+    """The ASGI endpoint of one path."""
+
+    def __init__(self, system: System, upstreams: Upstreams, path: str) -> None:
+        self._system = system
+        self._upstreams = upstreams
+        self._path = path.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope.get("query_string", b"")
+        target = self._path + (b"?" + query if query else b"")
+        await Exchange(self._system, self._upstreams, target, scope, receive, send).run()
+
+
+class Exchange:
+    """One request and its answer: answered exactly once, unless its caller leaves first."""
+
+    def __init__(
+        self, system: System, upstreams: Upstreams, target: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._system = system
+        self._upstreams = upstreams
+        self._target = target
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self._id = _request_id(self._headers)
+        self._model = ""
+        self._work: asyncio.Task[None] | None = None
+        self._gone = False  # the client hung up
+        self._failure: VllamaError | None = None  # what the answer ends with, where it does not end well
+        self._started = False  # the answer's head is out
+        self._finished = False  # its last byte is out
+        self._events = False  # it is an event stream whose end we may append to
+        self._tail = b""
+
+    async def run(self) -> None:
+        """The whole exchange. The work is a task of its own so that a hang-up or an operator can end it anywhere."""
+        try:
+            if self._system.stopping:
+                raise ShuttingDown("vllama is shutting down.", retry_after_s=RETRY_AFTER_S)
+            body = await read_body(self._receive, self._headers, self._system.config.body_bytes_max)
+            if body is None:
+                return
+            self._model = model_of(body)
+            wait_s = wait_of(self._headers)
+        except VllamaError as error:
+            self._failure = error
+        else:
+            async with asyncio.TaskGroup() as group:
+                self._work = group.create_task(self._serve(body, wait_s))
+                watch = group.create_task(self._watch())
+                await asyncio.wait((self._work,))
+                watch.cancel()
+        if self._failure is not None and not self._gone and not self._finished:
+            await self._fail(self._failure)
+
+    async def _watch(self) -> None:
+        """End the work when the client hangs up. The body is read by now: what can still come is the hang-up."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._work is not None:
+            self._work.cancel()
+
+    def _abort(self, why: str = "an operator stopped the model or put it to sleep") -> None:
+        """The operator, or the end of the server, cuts the request off."""
+        if self._finished or self._failure is not None or self._gone:
+            return
+        self._failure = InstanceStopped(
+            f"{self._model}: the request was cut off: {why}", model=self._model, retry_after_s=1.0
+        )
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _serve(self, body: bytes, wait_s: float | None) -> None:
+        """Wait for an awake engine, then pass bytes. However this is left, the ticket is released, after the engine's
+        connection has been closed."""
+        try:
+            ticket = await self._system.ensure_instance_running(self._model, wait_s)
+        except VllamaError as error:
+            self._failure = error
+            return
+        try:
+            ticket.on_abort = self._abort
+            await self._forward(ticket, body)
+        except httpx.TransportError as error:
+            self._failure = self._failure or self._lost(error)
+        finally:
+            ticket.release()
+
+    async def _forward(self, ticket: Ticket, body: bytes) -> None:
+        """The engine's answer as it is: status, headers but those of the hop, and every byte as it comes."""
+        headers = _forwardable(self._headers, _NOT_FORWARDED, b"x-vllama-")
+        headers.append((b"x-request-id", self._id))
+        async with self._upstreams.stream(ticket.host, ticket.port, self._target, headers, body) as response:
+            await self._start(response, ticket)
+            async for chunk in response.aiter_raw():
+                if chunk:
+                    self._tail = (self._tail + chunk if len(chunk) < 2 else chunk)[-2:]
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._finished = True
+
+    async def _start(self, response: httpx.Response, ticket: Ticket) -> None:
+        headers = _forwardable([(key.lower(), value) for key, value in response.headers.raw], _NOT_RETURNED)
+        kind = header(headers, b"content-type") or ""
+        self._events = kind.startswith("text/event-stream") and header(headers, b"content-length") is None
+        headers += [
+            (b"x-request-id", self._id),
+            (b"x-vllama-state", ticket.state.encode()),
+            (b"x-vllama-wait-ms", f"{ticket.wait_ms:.1f}".encode()),
+        ]
+        self._started = True
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+
+    async def _fail(self, error: VllamaError) -> None:
+        """Say what went wrong in the way that is still open: an answer, a last event, or a torn connection."""
+        if not self._started:
+            answer = error_answer(error, {"X-Request-Id": self._id.decode("latin-1")})
+            await answer(self._scope, self._receive, self._send)
+        elif self._events:
+            # An event that broke off halfway is closed first, or it would swallow ours.
+            gap = b"" if self._tail in (b"", b"\n\n") else b"\n\n"
+            await self._send(
+                {"type": "http.response.body", "body": gap + error_event(error), "more_body": False}
+            )
+        else:
+            # Returning without the last byte makes the server tear the connection: the client sees that it is cut.
+            log.warning("request %s: %s", self._id.decode("latin-1"), error.message)
+        self._finished = True
+
+    def _lost(self, error: httpx.TransportError) -> EngineLost:
+        when = "while it answered" if self._started else "before it answered"
+        cause = str(error) or type(error).__name__
+        return EngineLost(
+            f"{self._model}: its engine broke the connection {when} ({cause}). Send the request again; `vllama ps` "
+            "shows the engine's state and log.",
+            model=self._model,
+            retry_after_s=1.0,
+        )
+
+
+def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The client's own id if it is short and printable, else a new one."""
+    given = header(headers, b"x-request-id")
+    if given and len(given) <= 128 and given.isascii() and given.isprintable():
+        return given.encode()
+    return uuid.uuid4().hex.encode()
+
+
+def _forwardable(
+    headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], prefix: bytes | None = None
+) -> list[tuple[bytes, bytes]]:
+    """The headers without those of the hop (those that `Connection` names too), the dropped and the prefixed."""
+    also = {
+        token.strip().lower() for key, value in headers if key == b"connection" for token in value.split(b",")
+    }
+    return [
+        (key, value)
+        for key, value in headers
+        if key not in dropped and key not in also and not (prefix and key.startswith(prefix))
+    ]

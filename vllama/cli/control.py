@@ -1,0 +1,136 @@
+"""The commands that talk to a running server. Exit codes: 0 done, 1 the server said no, 2 usage, 3 no server."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from vllama.cli import render
+from vllama.cli.client import AnswerError, Client, EventReader, ServerDownError, default_url
+
+FAILED, USAGE, NO_SERVER = 1, 2, 3
+# How long the last events of a start may come after its answer.
+LAST_EVENTS_S = 1.0
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="URL", help="The server; else VLLAMA_URL, VLLAMA_HOST and VLLAMA_PORT say."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
+Model = Annotated[str, typer.Argument(help="The model's name, as GET /v1/models lists it.")]
+
+
+@contextmanager
+def _client(server: str | None) -> Iterator[Client]:
+    """The server to talk to; what goes wrong becomes a line on stderr and an exit code."""
+    try:
+        yield Client(server or default_url())
+    except ServerDownError as error:
+        render.complain(str(error))
+        raise typer.Exit(NO_SERVER) from error
+    except AnswerError as error:
+        render.complain(str(error))
+        raise typer.Exit(FAILED) from error
+    except ValueError as error:
+        render.complain(str(error))
+        raise typer.Exit(USAGE) from error
+
+
+def info(server: Server = None, json: Json = False) -> None:
+    """Show the server's settings, devices and versions, and how engines are started."""
+    with _client(server) as client:
+        answer = client.get("/control/info")
+        (render.as_json if json else render.info)(answer)
+
+
+def ps(server: Server = None, json: Json = False) -> None:
+    """Show every model that has been asked for: its state, memory, requests and log."""
+    with _client(server) as client:
+        answer = client.get("/control/ps")
+        (render.as_json if json else render.ps)(answer)
+
+
+def start(model: Model, server: Server = None, json: Json = False) -> None:
+    """Start a model, or wake it up, and wait until it is awake."""
+    with _client(server) as client:
+        if json:
+            render.as_json(client.post("/control/start", {"model": model}))
+            return
+        with _told(client, model) as told:
+            answer = client.post("/control/start", {"model": model})
+            told.answered.wait(LAST_EVENTS_S)
+        if answer["log"]:
+            told.tell_log(answer["log"])
+        render.result(answer)
+
+
+def stop(model: Model, server: Server = None, json: Json = False) -> None:
+    """Stop a model, whatever it is doing; clears `failed`."""
+    with _client(server) as client:
+        _show(client.post("/control/stop", {"model": model}), json)
+
+
+def sleep(
+    model: Model,
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level", "-l", min=1, max=3, help="1: weights in RAM; 2: weights discarded; 3: stopped."
+        ),
+    ] = 2,
+    force: Annotated[
+        bool, typer.Option("--force", help="Cut off what is in flight, do not wait for it.")
+    ] = False,
+    server: Server = None,
+    json: Json = False,
+) -> None:
+    """Put a model to sleep, so that its memory is free and it can wake quickly."""
+    with _client(server) as client:
+        _show(client.post("/control/sleep", {"model": model, "level": level, "force": force}), json)
+
+
+def _show(answer: dict[str, Any], json: bool) -> None:
+    (render.as_json if json else render.result)(answer)
+
+
+class _Progress:
+    """Tells of a model's events as they come; the log's path is told once, as soon as it is known."""
+
+    def __init__(self, model: str) -> None:
+        self.answered = threading.Event()
+        self._model = model
+        self._log = ""
+
+    def tell_log(self, path: str) -> None:
+        if path != self._log:
+            self._log = path
+            render.say(f"log: {path}")
+
+    def follow(self, events: EventReader) -> None:
+        for event in events:
+            if event.kind == "EnginePlaced":
+                self.tell_log(event.data["log"])
+            line = render.progress(event.kind, event.data)
+            if line is not None:
+                render.say(f"{self._model}: {line}")
+            if event.kind == "CommandAnswered":
+                self.answered.set()
+
+
+@contextmanager
+def _told(client: Client, model: str) -> Iterator[_Progress]:
+    """Progress is told while the body runs, from before its first step."""
+    told = _Progress(model)
+    events = client.events(model)
+    reader = threading.Thread(target=told.follow, args=(events,), daemon=True)
+    reader.start()
+    try:
+        yield told
+    finally:
+        events.hang_up()
+        reader.join()
+        events.close()

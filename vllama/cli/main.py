@@ -1,0 +1,32 @@
+"""The `vllama` command. Importing it costs little: no torch, no vllm, no fastapi, no rich."""
+
+import typer
+
+from vllama.cli import control, serve
+
+app = typer.Typer(
+    name="vllama",
+    help="One OpenAI-compatible endpoint in front of every vLLM model on the machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve.serve)
+app.command()(control.info)
+app.command()(control.ps)
+app.command()(control.start)
+app.command()(control.stop)
+app.command()(control.sleep)
+app.command("wake-up")(control.start)
+app.command("wakeup", hidden=True)(control.start)
+app.command("wake_up", hidden=True)(control.start)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""All that the CLI prints. The only module that imports rich, and only for a terminal: a pipe gets plain columns at once."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PS_COLUMNS = (
+    "MODEL",
+    "STATE",
+    "LEVEL",
+    "DEVICE",
+    "MEMORY",
+    "IN FLIGHT",
+    "WAITING",
+    "IDLE FOR",
+    "PORT",
+    "LOG",
+)
+
+
+def say(text: str) -> None:
+    """One line of the answer."""
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """What went wrong and what to do next, on stderr."""
+    print(f"vllama: {text}", file=sys.stderr, flush=True)
+
+
+def as_json(tree: object) -> None:
+    """The server's answer as it is, for programs."""
+    print(json.dumps(tree, indent=2, ensure_ascii=False), flush=True)
+
+
+def size(count: object) -> str:
+    """Bytes for people: 4.0 GiB, 512 MiB; "-" for nothing."""
+    if not isinstance(count, int | float) or count <= 0:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def span(seconds: float) -> str:
+    """A time for people: 12s, 3m05s, 2h10m."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def ps(answer: Mapping[str, Any]) -> None:
+    """The instances as a table, and why one has failed below it."""
+    instances = answer["instances"]
+    if not instances:
+        say(
+            "No model has been asked for yet. `vllama info` shows the server, GET /v1/models what it can serve."
+        )
+        return
+    _table(PS_COLUMNS, [_ps_row(view, time.time()) for view in instances])
+    for view in instances:
+        if view.get("error"):
+            say(f"\n{view['model']}: {view['error']}")
+
+
+def _ps_row(view: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    asleep = view["phase"] in ("asleep", "falling_asleep")
+    idle = view["last_used"] is not None and not view["in_flight"]
+    return (
+        view["model"],
+        view["phase"],
+        str(view["level"]) if asleep and view["level"] else "-",
+        ",".join(view["devices"]) or "-",
+        size(view["residue_bytes"] if view["phase"] == "asleep" else view["memory_bytes"]),
+        str(view["in_flight"]),
+        str(view["waiting"]),
+        span(now - view["last_used"]) if idle else "-",
+        str(view["port"] or "-"),
+        view["log"] or "-",
+    )
+
+
+def info(answer: Mapping[str, Any]) -> None:
+    """Names and values, nested ones indented."""
+    _tree(answer, "")
+
+
+def _tree(tree: Mapping[str, Any], indent: str) -> None:
+    width = max((len(str(key)) for key in tree), default=0)
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            say(f"{indent}{key}")
+            _tree(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for item in value:
+                say(f"{indent}{key}")
+                _tree(item, indent + "  ")
+        else:
+            say(f"{indent}{key!s:{width}}  {_value(str(key), value)}".rstrip())
+
+
+def _value(key: str, value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{value} ({size(value)})"
+    return "-" if value is None or value == "" else str(value)
+
+
+def result(answer: Mapping[str, Any]) -> None:
+    """What a command came to."""
+    level = f" at level {answer['level']}" if answer["phase"] == "asleep" and answer["level"] else ""
+    note = f" ({answer['note']})" if answer["note"] else ""
+    say(f"{answer['model']}: {answer['phase']}{level}{note}")
+
+
+def progress(kind: str, event: Mapping[str, Any]) -> str | None:
+    """An event as a line of progress; None for one that says nothing to somebody who waits."""
+    match kind:
+        case "PhaseChanged":
+            return f"{event['to']}"
+        case "LeaseRequested":
+            return f"asks for {size(event['bytes'])} of memory"
+        case "LeaseHeld":
+            return f"holds {size(event['bytes'])} on {', '.join(event['devices'])}"
+        case "EnginePlaced":
+            why = f": {event['mode_reason']}" if event.get("mode_reason") else ""
+            return f"engine is pid {event['pid']} on port {event['port']}, started by {event['mode']}{why}"
+        case "EngineMeasured":
+            steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event["steps_s"])
+            return f"takes {size(event['footprint_bytes'])}" + (f"; {steps}" if steps else "")
+        case "EngineFaulted":
+            return f"failed: {event['why']}"
+        case "EngineGone" if not event.get("expected"):
+            return f"engine has ended with {event['code']}" + (f" ({event['why']})" if event["why"] else "")
+        case "RestartNoted":
+            return f"is started once more ({event['kind']})"
+        case "gap":
+            return "(some events were lost)"
+    return None
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*row)
+        Console(markup=False, highlight=False).print(table)
+        return
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

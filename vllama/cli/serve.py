@@ -1,0 +1,71 @@
+"""`vllama serve`: the only command that imports the server, and only when it is called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vllama.cli import render
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on. [default: 33258]")
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What engines may take of each device, for example 4GiB."),
+    ] = None,
+    engine_start: Annotated[
+        str | None, typer.Option(metavar="auto|fork|exec", help="How engines are started. [default: auto]")
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="Where models.yaml and the logs are. [default: ~/.vllama]")
+    ] = None,
+    transformers_cache: Annotated[
+        Path | None, typer.Option(help="The Hugging Face cache with the models. [default: its own rules]")
+    ] = None,
+    unload_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long a model may be idle. [default: 1800]")
+    ] = None,
+    unload_mode: Annotated[
+        int | None, typer.Option(min=1, max=3, help="The sleep level of an idle model. [default: 2]")
+    ] = None,
+    shutdown_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            "--shutdown-timeout", metavar="SECONDS", help="How long a shutdown waits for what runs."
+        ),
+    ] = None,
+) -> None:
+    """Serve every model of the cache at one OpenAI-compatible endpoint. Each setting is also VLLAMA_NAME."""
+    flags = {
+        "host": host,
+        "port": port,
+        "memory_limit": memory_limit,
+        "engine_start": engine_start,
+        "config_dir": config_dir,
+        "transformers_cache": transformers_cache,
+        "unload_timeout": unload_timeout,
+        "unload_mode": unload_mode,
+        "shutdown_timeout_s": shutdown_timeout_s,
+    }
+    import asyncio
+    import logging
+
+    from vllama.config import load_config
+    from vllama.errors import ConfigError
+
+    try:
+        config = load_config(flags)
+    except ConfigError as error:
+        render.complain(error.message)
+        raise typer.Exit(2) from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("uvicorn", "httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    from vllama.api.server import serve as run
+
+    raise typer.Exit(asyncio.run(run(config)))
