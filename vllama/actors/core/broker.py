@@ -7,7 +7,7 @@ broker tells itself to plan again (planning.py), so that each plan reads settled
 
 from vllama.actors.core import events as ev
 from vllama.actors.core import refusals
-from vllama.actors.core.broker_state import BrokerPolicy, BrokerState, evolve
+from vllama.actors.core.broker_state import BrokerState, evolve
 from vllama.actors.core.effects import TellInstance
 from vllama.actors.core.messages import (
     BrokerMessage,
@@ -29,7 +29,7 @@ from vllama.actors.core.messages import (
 )
 from vllama.actors.core.planning import AGAIN, VOID, BrokerDecision, measure, plan
 
-__all__ = ["BrokerPolicy", "BrokerState", "decide", "evolve"]
+__all__ = ["BrokerState", "decide", "evolve"]
 
 
 def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:

@@ -5,19 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from vllama.actors.core import events as ev
-from vllama.actors.core.messages import Level, SlotKind, fact
+from vllama.actors.core.messages import BrokerPolicy, Level, SlotKind
 
 Key = tuple[str, int]  # model, lease (or slot)
-
-
-@fact
-class BrokerPolicy:
-    """The broker's settings; names and units as in config.py."""
-
-    max_wait_s: float = 60.0
-    wait_timeout_s: float = 600.0
-    busy_grace_s: float = 10.0
-    memory_return_timeout_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -122,6 +112,10 @@ class BrokerState:
 def evolve(state: BrokerState, event: ev.Event, /) -> None:
     """Take a fact in."""
     _CHANGES[type(event)](state, event)
+
+
+def _created(s: BrokerState, e: ev.BrokerCreated) -> None:
+    s.policy = e.policy
 
 
 def _device_added(s: BrokerState, e: ev.DeviceAdded) -> None:
@@ -241,6 +235,7 @@ def _holder_forgotten(s: BrokerState, e: ev.HolderForgotten) -> None:
 
 
 _CHANGES: dict[type, Callable[[BrokerState, Any], None]] = {
+    ev.BrokerCreated: _created,
     ev.DeviceAdded: _device_added,
     ev.LeaseQueued: _lease_queued,
     ev.LeaseBooked: _lease_booked,

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from vllama.actors.core.messages import (
+    BrokerPolicy,
     DeviceMeasured,
     How,
     Level,
@@ -226,6 +227,11 @@ class TimerArmed:
 
 
 @fact
+class BrokerCreated:
+    policy: BrokerPolicy
+
+
+@fact
 class DeviceAdded:
     device: str
     kind: Literal["cpu", "cuda"]
@@ -384,6 +390,17 @@ class HolderForgotten:
     model: str
 
 
+# --- of the host --------------------------------------------------------------------------------------------
+
+
+@fact
+class HostNoted:
+    """Something of the host that no decision hangs on: zygote_ready, zygote_lost, guard_lost, fork_unavailable."""
+
+    what: str
+    detail: str
+
+
 RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused
 InstanceEvent = (
     RequestEvent | InstanceCreated | InstanceReset | CommandTaken | CommandAnswered
@@ -392,8 +409,9 @@ InstanceEvent = (
     | EngineFaulted | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
 )  # fmt: skip
 BrokerEvent = (
-    DeviceAdded | LeaseQueued | LeaseBooked | LeaseDenied | LeaseWithdrawn | LeaseReturning | LeaseFreed
+    BrokerCreated | DeviceAdded | LeaseQueued | LeaseBooked | LeaseDenied | LeaseWithdrawn | LeaseReturning | LeaseFreed
     | UnreturnedChanged | SlotQueued | SlotBooked | SlotFreed | OfferMade | OfferAnswered | UseChanged
     | EvictionOrdered | EvictionCancelled | WatchEnded | MeasureBegun | DevicesMeasured | TickSet | HolderForgotten
 )  # fmt: skip
-Event = InstanceEvent | BrokerEvent
+Event = InstanceEvent | BrokerEvent | HostNoted
+REQUEST_EVENTS: frozenset[type] = frozenset((AskQueued, AskAdmitted, AskEnded, AskRefused))

@@ -75,6 +75,16 @@ class Policy:
     backoff_max_s: float = 60.0
 
 
+@fact
+class BrokerPolicy:
+    """The broker's settings; names and units as in config.py."""
+
+    max_wait_s: float = 60.0
+    wait_timeout_s: float = 600.0
+    busy_grace_s: float = 10.0
+    memory_return_timeout_s: float = 10.0
+
+
 # --- to an instance: commands -------------------------------------------------------------------------------
 
 

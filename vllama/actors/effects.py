@@ -1,0 +1,206 @@
+"""Runs the slow effects on a Host: each gives exactly one outcome, failure included.
+
+What a Host answers becomes an outcome here and nowhere else. An engine's exit is told by the host's events alone, once a launch.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from vllama.actors.core import effects as fx
+from vllama.actors.core.messages import (
+    DeviceMeasured,
+    EngineAsleep,
+    EngineExited,
+    EngineLaunched,
+    EngineReady,
+    EngineUnready,
+    Measured,
+    SleepFailed,
+)
+from vllama.config import ModelConfig, VllamaConfig
+from vllama.errors import HostUnavailable, LaunchError
+from vllama.host.command import launch_spec
+from vllama.host.engine import Engine, EngineFault
+from vllama.host.host import DeviceInfo, Host, HostSample, ModelFiles
+
+WAKE_BYTES_PER_S = 0.2e9  # the slowest disk that a wake or sleep is given time for
+WARM_UP_TIMEOUT_S = 300.0
+
+Tell = Callable[[str, object, int], None]
+
+
+class Effects:
+    """The hands' side of the actors: which model is which launch, and what each effect came to."""
+
+    def __init__(
+        self,
+        host: Host,
+        config: VllamaConfig,
+        tell: Tell,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._host = host
+        self._config = config
+        self._tell = tell
+        self._spawn = spawn
+        self._models: dict[str, tuple[ModelFiles, ModelConfig]] = {}
+        self._engines: dict[str, Engine] = {}  # by model
+        self._owners: dict[str, tuple[str, int]] = {}  # launch_id -> model, run
+        self._launching: dict[tuple[str, int], asyncio.Event] = {}
+        self._ports: dict[str, int] = {}
+        self.devices: dict[str, DeviceInfo] = {}
+
+    def register(self, files: ModelFiles, model_config: ModelConfig) -> None:
+        """A model that may be launched from now on."""
+        self._models[files.id] = (files, model_config)
+
+    def start(self, actor: str, effect: fx.Effect, cause: int) -> None:
+        """Run one slow effect of this actor; its outcome is told to the actor."""
+        match effect:
+            case fx.Launch():
+                self._launching[actor, effect.run] = asyncio.Event()
+                self._spawn(self._launch(actor, effect, cause))
+            case fx.AwaitReady(run):
+                self._spawn(self._await_ready(actor, run, cause))
+            case fx.WakeEngine():
+                self._spawn(self._wake(actor, effect, cause))
+            case fx.SleepEngine():
+                self._spawn(self._sleep(actor, effect, cause))
+            case fx.StopEngine(run):
+                self._spawn(self._kill(actor, run, self._config.stop_grace_s, cause))
+            case fx.Kill(run):
+                self._spawn(self._kill(actor, run, 0.0, cause))
+            case fx.Measure(epoch):
+                self._spawn(self._measure(actor, epoch, cause))
+
+    async def watch(self, note: Callable[[str, str], None]) -> None:
+        """Turn the host's events into outcomes, for ever. `note(kind, detail)` gets what no decision hangs on."""
+        after = 0
+        while True:
+            try:
+                events = await self._host.events(after, 30.0)
+            except HostUnavailable:
+                await asyncio.sleep(1.0)
+                continue
+            for event in events:
+                after = event.seq
+                if event.kind != "exited":
+                    note(event.kind, event.detail)
+                elif (owner := self._owners.pop(event.launch_id, None)) is not None:
+                    model, run = owner
+                    self._tell(model, EngineExited(run, event.code, event.why, event.log_tail), 0)
+
+    async def _launch(self, model: str, effect: fx.Launch, cause: int) -> None:
+        run, launch_id = effect.run, _launch_id(model, effect.run)
+        files, model_config = self._models[model]
+        devices = tuple(self.devices[d] for d in effect.devices)
+        spec = launch_spec(
+            self._config,
+            model_config,
+            files,
+            devices,
+            effect.lease_bytes,
+            launch_id,
+            self._ports.get(model, 0),
+        )
+        self._owners[launch_id] = (model, run)
+        try:
+            proc = await self._host.launch(spec)
+        except (LaunchError, HostUnavailable) as error:
+            if self._owners.pop(launch_id, None) is not None:
+                self._tell(model, EngineExited(run, None, "launch", error.message), cause)
+        else:
+            self._ports[model] = proc.port
+            self._engines[model] = Engine(self._host, launch_id, files)
+            self._tell(
+                model, EngineLaunched(run, proc.pid, proc.port, proc.log, proc.mode, proc.mode_reason), cause
+            )
+        finally:
+            self._launching.pop((model, run)).set()
+
+    async def _await_ready(self, model: str, run: int, cause: int) -> None:
+        engine, config = self._engines[model], self._config
+        try:
+            steps = dict(await engine.ready(config.start_timeout_s, config.start_quiet_s))
+            steps |= await engine.warm_up(WARM_UP_TIMEOUT_S)
+            footprint = await self._used_by(engine.launch_id)
+        except EngineFault as fault:
+            if fault.reason != "exited":  # its exit is told by the host, with the log's last lines
+                self._tell(model, EngineUnready(run, fault.reason), cause)
+        else:
+            self._tell(model, EngineReady(run, footprint, tuple(steps.items())), cause)
+
+    async def _wake(self, model: str, effect: fx.WakeEngine, cause: int) -> None:
+        engine = self._engines[model]
+        try:
+            steps = await engine.wake(effect.level, self._bound(effect.footprint_bytes))
+            footprint = await self._used_by(engine.launch_id)
+        except EngineFault as fault:
+            self._tell(model, EngineUnready(effect.run, fault.reason), cause)
+        else:
+            self._tell(model, EngineReady(effect.run, footprint, tuple(steps.items())), cause)
+
+    async def _sleep(self, model: str, effect: fx.SleepEngine, cause: int) -> None:
+        engine, begun = self._engines[model], time.monotonic()
+        try:
+            before = await self._used_by(engine.launch_id) or effect.footprint_bytes
+            await engine.sleep(effect.level, self._bound(effect.footprint_bytes))
+            residue = await self._used_by(engine.launch_id)
+        except EngineFault as fault:
+            self._tell(model, SleepFailed(effect.run, fault.reason), cause)
+        else:
+            took_s = round(time.monotonic() - begun, 4)
+            freed = max(before - residue, 0)
+            self._tell(model, EngineAsleep(effect.run, effect.level, residue, freed, took_s), cause)
+
+    async def _kill(self, model: str, run: int, grace_s: float, cause: int) -> None:
+        if (launching := self._launching.get((model, run))) is not None:
+            await launching.wait()
+        try:
+            await self._host.kill(_launch_id(model, run), grace_s)
+        except HostUnavailable as error:
+            if self._owners.pop(_launch_id(model, run), None) is not None:
+                self._tell(model, EngineExited(run, None, "lost", error.message), cause)
+
+    async def _measure(self, actor: str, epoch: int, cause: int) -> None:
+        sample = await self._sample()
+        if sample is None:
+            self._tell(actor, Measured(epoch, ()), cause)
+            return
+        devices = tuple(
+            DeviceMeasured(d.id, d.free_bytes, d.shared_bytes, self._by_model(dict(d.used_by)))
+            for d in sample.devices
+        )
+        self._tell(actor, Measured(epoch, devices), cause)
+
+    def _by_model(self, used_by: dict[str, int]) -> tuple[tuple[str, int], ...]:
+        totals: dict[str, int] = {}
+        for launch_id, size in used_by.items():
+            model = _model_of(launch_id)
+            totals[model] = totals.get(model, 0) + size
+        return tuple(sorted(totals.items()))
+
+    async def _used_by(self, launch_id: str) -> int:
+        """What the engine's tree takes now, on the device where it takes most; 0 when it cannot be measured."""
+        sample = await self._sample()
+        return max((d.used_by.get(launch_id, 0) for d in sample.devices), default=0) if sample else 0
+
+    async def _sample(self) -> HostSample | None:
+        try:
+            return await self._host.sample()
+        except HostUnavailable:
+            return None
+
+    def _bound(self, size: int) -> float:
+        return self._config.wake_timeout_s + size / WAKE_BYTES_PER_S
+
+
+def _launch_id(model: str, run: int) -> str:
+    return f"{model}#{run}"
+
+
+def _model_of(launch_id: str) -> str:
+    return re.sub(r"#\d+$", "", launch_id)

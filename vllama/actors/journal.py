@@ -1,0 +1,236 @@
+"""The journal: one sequence, two bounded rings in memory over base states, and its live readers.
+
+Lifecycle and requests have rings of their own, so that traffic cannot flush the history. A snapshot of every actor's state is
+taken each SEGMENT records; a fold starts from the oldest snapshot after which both rings still hold everything. The read model
+(`states`) is that fold, kept up to date. Nothing is written to disk.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vllama.actors.codec import VERSION, decode, decode_event, encode, encode_event
+from vllama.actors.core.broker_state import BrokerState
+from vllama.actors.core.events import REQUEST_EVENTS, Event
+from vllama.actors.core.instance_state import State
+from vllama.actors.core.state import BROKER, StateManager
+
+SEGMENT = 1000
+BACKLOG_MAX = 1000  # records that wait for one reader; past that it gets a gap
+
+
+class Record(NamedTuple):
+    """One thing that happened. `cause` is the kind of the message and the sequence number of the record during whose turn it
+    was sent (0: from outside)."""
+
+    seq: int
+    at: float
+    actor: str
+    cause: tuple[str, int]
+    event: Event
+
+
+class Gap(NamedTuple):
+    """Records first..last (sequence numbers) are not to be had any more."""
+
+    first: int
+    last: int
+
+
+class Ring:
+    """The latest records of one sort; `lost` is the sequence number of the newest one that has left it."""
+
+    def __init__(self, records_max: int) -> None:
+        self.records: deque[Record] = deque()
+        self.records_max = records_max
+        self.lost = 0
+
+    def append(self, record: Record) -> None:
+        if len(self.records) >= self.records_max:
+            self.lost = self.records.popleft().seq
+        self.records.append(record)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records a reader wants: one actor's, or some kinds; None: all."""
+
+    actor: str | None = None
+    kinds: frozenset[str] | None = None
+
+    def wants(self, record: Record) -> bool:
+        if self.actor is not None and record.actor != self.actor:
+            return False
+        return self.kinds is None or type(record.event).__name__ in self.kinds
+
+    def covers_requests(self) -> bool:
+        return self.kinds is None or any(kind.__name__ in self.kinds for kind in REQUEST_EVENTS)
+
+    def covers_lifecycle(self) -> bool:
+        return self.kinds is None or not self.kinds <= {kind.__name__ for kind in REQUEST_EVENTS}
+
+
+class Subscription:
+    """A reader of the journal: iterate for records, with a Gap where something was lost to it."""
+
+    def __init__(self, journal: "Journal", wanted: Filter, held: Iterable[Record], gap: Gap | None) -> None:
+        self._journal = journal
+        self._filter = wanted
+        self._items: deque[Record | Gap] = deque([gap] if gap else [])
+        self._items.extend(held)
+        self._backlog_max = len(self._items) + BACKLOG_MAX
+        self._wake = asyncio.Event()
+        self._dropped: Gap | None = None
+        self._closed = False
+
+    def push(self, record: Record) -> None:
+        """From the journal: never blocks a turn; a reader that is too slow loses records and is told which."""
+        if not self._filter.wants(record):
+            return
+        if len(self._items) >= self._backlog_max:
+            first = self._dropped.first if self._dropped else record.seq
+            self._dropped = Gap(first, record.seq)
+        else:
+            if self._dropped:
+                self._items.append(self._dropped)
+                self._dropped = None
+            self._items.append(record)
+        self._wake.set()
+
+    def pending(self) -> tuple[Record | Gap, ...]:
+        """What can be read without waiting."""
+        taken = (*self._items, *([self._dropped] if self._dropped else []))
+        self._items.clear()
+        self._dropped = None
+        return taken
+
+    async def __aiter__(self) -> AsyncIterator[Record | Gap]:
+        while not self._closed:
+            while self._items:
+                yield self._items.popleft()
+            if self._dropped:
+                gap, self._dropped = self._dropped, None
+                yield gap
+                continue
+            self._wake.clear()
+            await self._wake.wait()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self._journal.forget(self)
+
+
+class Journal:
+    """One sequence of all that happened, and the state that it folds to."""
+
+    def __init__(
+        self, clock: Callable[[], float], lifecycle_max: int = 50_000, requests_max: int = 10_000
+    ) -> None:
+        self.seq = 0
+        self.states = StateManager()
+        self._clock = clock
+        self._lifecycle = Ring(lifecycle_max)
+        self._requests = Ring(requests_max)
+        self._snapshots: deque[tuple[int, float, StateManager]] = deque([(0, clock(), StateManager())])
+        self._subscriptions: list[Subscription] = []
+
+    def append(self, actor: str, cause: tuple[str, int], event: Event) -> int:
+        """Write one record; returns its sequence number."""
+        if self.seq - self._snapshots[-1][0] >= SEGMENT:
+            self._snapshot()
+        self.seq += 1
+        record = Record(self.seq, self._clock(), actor, cause, event)
+        (self._requests if type(event) in REQUEST_EVENTS else self._lifecycle).append(record)
+        self.states.apply(actor, event)
+        for subscription in self._subscriptions:
+            subscription.push(record)
+        return self.seq
+
+    def subscribe(
+        self, since: int | None = None, *, actor: str | None = None, kinds: frozenset[str] | None = None
+    ) -> Subscription:
+        """Records after `since` (None: from now on), then live ones, with a gap where the rings have lost some."""
+        wanted = Filter(actor, kinds)
+        gap, held = (None, ()) if since is None else self.read(since, wanted)
+        subscription = Subscription(self, wanted, held, gap)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def read(self, since: int, wanted: Filter) -> tuple[Gap | None, tuple[Record, ...]]:
+        """What is held after `since`, and the gap if a ring that the filter covers has lost something after it."""
+        lost = 0
+        if wanted.covers_lifecycle():
+            lost = self._lifecycle.lost
+        if wanted.covers_requests():
+            lost = max(lost, self._requests.lost)
+        gap = Gap(since + 1, lost) if lost > since else None
+        return gap, tuple(r for r in self.records() if r.seq > since and wanted.wants(r))
+
+    def forget(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def records(self) -> Iterable[Record]:
+        """Everything held, in order of sequence."""
+        return heapq.merge(self._lifecycle.records, self._requests.records, key=lambda r: r.seq)
+
+    def fold(self) -> StateManager:
+        """The state by the journal alone, from the oldest snapshot that can be folded on."""
+        seq, _, base = self._oldest()
+        states = base.copy()
+        for record in self.records():
+            if record.seq > seq:
+                states.apply(record.actor, record.event)
+        return states
+
+    def saved(self) -> Iterable[dict[str, Any]]:
+        """The journal as JSON lines that `load` folds: the oldest usable snapshot, then all later records."""
+        seq, at, base = self._oldest()
+        states = {actor: encode(base.state(actor)) for actor in base.actors()}
+        yield {"kind": "Snapshot", "v": VERSION, "seq": seq, "at": at, "states": states}
+        for record in self.records():
+            if record.seq > seq:
+                yield record_json(record)
+
+    def _snapshot(self) -> None:
+        self._snapshots.append((self.seq, self._clock(), self.states.copy()))
+        lost = max(self._lifecycle.lost, self._requests.lost)
+        while len(self._snapshots) > 1 and self._snapshots[0][0] < lost:
+            self._snapshots.popleft()
+
+    def _oldest(self) -> tuple[int, float, StateManager]:
+        lost = max(self._lifecycle.lost, self._requests.lost)
+        return next((s for s in self._snapshots if s[0] >= lost), (self.seq, self._clock(), self.states))
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """A record as the debug stream sends it."""
+    message, seq = record.cause
+    head = {
+        "seq": record.seq,
+        "at": record.at,
+        "actor": record.actor,
+        "cause": {"message": message, "seq": seq},
+    }
+    return head | encode_event(record.event)
+
+
+def load(lines: Iterable[dict[str, Any]]) -> tuple[StateManager, list[Record]]:
+    """A saved journal, folded: the end state and its records. Raises ValueError when it begins with no snapshot."""
+    rows = iter(lines)
+    head = next(rows, {})
+    if head.get("kind") != "Snapshot" or head.get("v", 0) > VERSION:
+        raise ValueError("not a saved journal of this version: its first line must be a Snapshot")
+    states, records = StateManager(), []
+    for actor, data in head["states"].items():
+        states.put(actor, decode(BrokerState if actor == BROKER else State, data))
+    for row in rows:
+        cause = (row["cause"]["message"], row["cause"]["seq"])
+        record = Record(row["seq"], row["at"], row["actor"], cause, decode_event(row))
+        records.append(record)
+        states.apply(record.actor, record.event)
+    return states, records

@@ -1,0 +1,86 @@
+"""Between the edge's words and the actors': settings to policies, verbs to commands, refusals to errors."""
+
+from typing import Any
+
+from vllama.actors.core import messages as msg
+from vllama.actors.core.broker_state import BrokerState
+from vllama.config import ModelConfig, VllamaConfig
+from vllama.errors import (
+    InstanceStopped,
+    NoMemory,
+    Overtaken,
+    QueueFull,
+    ShuttingDown,
+    StartFailed,
+    VllamaError,
+)
+from vllama.host.host import HostInfo
+
+ERRORS: dict[str, type[VllamaError]] = {
+    cls.code: cls
+    for cls in (InstanceStopped, NoMemory, Overtaken, QueueFull, ShuttingDown, StartFailed, VllamaError)
+}
+
+
+def to_command(verb: str, number: int, level: int, *, force: bool) -> msg.Start | msg.Stop | msg.Sleep:
+    """The message of an operator's verb; sleep at level 3 is a stop."""
+    match verb:
+        case "start":
+            return msg.Start(number)
+        case "stop":
+            return msg.Stop(number)
+        case _:
+            return msg.Stop(number) if level == 3 else msg.Sleep(number, level, force)
+
+
+def to_error(refusal: msg.Refusal, model: str) -> VllamaError:
+    """A core's refusal as the error that the edge raises."""
+    kind = ERRORS.get(refusal.code, VllamaError)
+    return kind(refusal.message, model=model, retry_after_s=refusal.retry_after_s)
+
+
+def to_broker_policy(config: VllamaConfig) -> msg.BrokerPolicy:
+    """The broker's part of the settings."""
+    return msg.BrokerPolicy(
+        config.max_wait_s, config.wait_timeout_s, config.busy_grace_s, config.memory_return_timeout_s
+    )
+
+
+def to_policy(config: VllamaConfig, model: ModelConfig) -> msg.Policy:
+    """One instance's settings: its own entry over the server's."""
+    return msg.Policy(
+        queue_max=config.queue_max,
+        sleep_level=model.sleep_level or config.sleep_level,
+        unload_timeout=model.unload_timeout or config.unload_timeout,
+        unload_mode=config.unload_mode,
+        stop_timeout_s=config.stop_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
+        pinned=model.pinned,
+        restarts_max=config.restarts_max,
+        restarts_period_s=config.restarts_period_s,
+        backoff_s=config.backoff_s,
+        backoff_max_s=config.backoff_max_s,
+    )
+
+
+def describe(config: VllamaConfig, host: HostInfo, books: BrokerState) -> dict[str, Any]:
+    """What `info` shows of settings, host and devices."""
+    devices = [
+        {
+            "id": d.id,
+            "kind": d.kind,
+            "name": d.name,
+            "total_bytes": d.total_bytes,
+            "booked_bytes": books.booked_bytes(d.id) if d.id in books.devices else 0,
+            "shared_bytes": books.devices[d.id].shared_bytes if d.id in books.devices else 0,
+        }
+        for d in host.devices
+    ]
+    about = {
+        "id": host.id,
+        "versions": dict(host.versions),
+        "zygote": host.zygote,
+        "start_mode_reason": host.start_mode_reason,
+        "notes": list(host.notes),
+    }
+    return {"config": config.model_dump(mode="json"), "host": about, "devices": devices}
