@@ -90,12 +90,16 @@ async def serve(config: VllamaConfig) -> int:
         loop.add_signal_handler(number, wishes.take, number)
     try:
         return await _serve_on(sock, System(config, LocalHost(config), models), wishes)
+    except* VllamaError as errors:
+        for error in errors.exceptions:
+            sys.stderr.write(f"vllama serve: {error}\n")
     finally:
         sock.close()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             # All is done: a signal that comes now must not turn a clean end into a death by signal.
             signal.signal(number, signal.SIG_IGN)
+    return 1
 
 
 async def _serve_on(sock: socket, system: System, wishes: Wishes) -> int:

@@ -1,0 +1,184 @@
+"""The command line by itself: what it costs to import, where it looks for the server, what it says when there is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vllama.cli import render
+from vllama.cli.client import Client, default_url
+from vllama.cli.main import app
+from vllama.config import load_config
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_importing_the_command_line_pulls_in_nothing_heavy():
+    heavy = (
+        "torch",
+        "vllm",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "httpx",
+        "pydantic",
+        "yaml",
+        "rich",
+        "asyncio",
+    )
+    script = f"import sys, vllama.cli.main; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_default_url_is_where_serve_listens():
+    config = load_config({}, {})
+    assert default_url({}) == f"http://{config.host}:{config.port}"
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({"VLLAMA_URL": "http://there:1"}, "http://there:1"),
+        ({"VLLAMA_URL": "http://there:1", "VLLAMA_PORT": "2"}, "http://there:1"),
+        ({"VLLAMA_PORT": "2"}, "http://127.0.0.1:2"),
+        ({"VLLAMA_HOST": "0.0.0.0", "VLLAMA_PORT": "2"}, "http://127.0.0.1:2"),
+        ({"VLLAMA_HOST": "::", "VLLAMA_PORT": "2"}, "http://[::1]:2"),
+        ({"VLLAMA_HOST": "box"}, "http://box:33258"),
+    ],
+)
+def test_the_environment_says_where_the_server_is(env: dict[str, str], url: str):
+    assert default_url(env) == url
+    assert Client(url).url == url
+
+
+@pytest.mark.parametrize("given", ["ftp://x", "http://", "://", "http://x:port", "http://x:99999"])
+def test_what_is_no_url_is_a_usage_error(given: str):
+    done = run("ps", "--server", given)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("vllama: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info"],
+        ["ps"],
+        ["start", "m"],
+        ["wake-up", "m"],
+        ["stop", "m"],
+        ["sleep", "m"],
+        ["start", "m", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_server_each_command_says_so_and_exits_3(command: list[str]):
+    done = run(*command, "--server", NOBODY)
+    assert done.exit_code == 3
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert NOBODY in done.stderr
+    assert "vllama serve" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sleep", "m", "--level", "0"],
+        ["sleep", "m", "--level", "4"],
+        ["start"],
+        ["nothing"],
+        ["serve", "--port", "x"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_2(command: list[str]):
+    assert run(*command).exit_code == 2
+
+
+def test_a_bad_setting_is_named_and_exits_2(tmp_path: Path):
+    done = run("serve", "--memory-limit", "much", "--config-dir", str(tmp_path))
+    assert done.exit_code == 2
+    assert "memory_limit" in done.stderr
+    assert "much" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["wakeup", "wake_up", "wake-up"])
+def test_waking_has_three_spellings_and_is_starting(name: str):
+    assert run(name, "--help").exit_code == 0
+    assert "awake" in run(name, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "-"),
+        (None, "-"),
+        (512, "512 B"),
+        (2**20, "1 MiB"),
+        (4 * 2**30, "4.0 GiB"),
+        (3 * 2**39, "1536.0 GiB"),
+    ],
+)
+def test_sizes_are_for_people(count: object, text: str):
+    assert render.size(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(-1, "0s"), (59.9, "59s"), (65, "1m05s"), (7801, "2h10m")])
+def test_times_are_for_people(seconds: float, text: str):
+    assert render.span(seconds) == text
+
+
+VIEW = {
+    "model": "org/chat",
+    "phase": "asleep",
+    "level": 2,
+    "devices": ["cpu"],
+    "memory_bytes": 0,
+    "residue_bytes": 2**28,
+    "in_flight": 0,
+    "waiting": 0,
+    "last_used": 1.0,
+    "port": 33300,
+    "log": "/logs/a.log",
+    "pid": 7,
+    "mode": "fork",
+    "mode_reason": "",
+    "error": "",
+}
+
+
+def test_ps_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]):
+    render.ps(
+        {
+            "instances": [VIEW, VIEW | {"phase": "failed", "error": "no weights", "last_used": None}],
+            "devices": [],
+        }
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "MODEL"
+    assert [column for column in render.PS_COLUMNS if column not in lines[0]] == []
+    assert [
+        cell
+        for cell in ("org/chat", "asleep", "2", "cpu", "256 MiB", "33300", "/logs/a.log")
+        if cell not in lines[1]
+    ] == []
+    assert lines[-1] == "org/chat: no weights"
+
+
+def test_ps_on_a_terminal_prints_names_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    render.ps({"instances": [VIEW | {"model": "org/[bold]x"}], "devices": []})
+    assert "org/[bold]x" in capsys.readouterr().out
