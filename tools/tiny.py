@@ -25,7 +25,8 @@ CHAT_TEMPLATE = (
 )
 QWEN3_SHAPE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 512, "tie_word_embeddings": True,
+    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 512, "tie_word_embeddings": False,
+    "initializer_range": 0.3,  # so large that different prompts get different answers
 }  # fmt: skip
 
 
