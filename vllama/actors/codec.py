@@ -7,12 +7,15 @@ import typing
 from enum import Enum
 from typing import Any
 
-from vllama.actors.core import broker_state, instance_state, messages
+from vllama.actors.core import broker_events, broker_state, instance_state, messages
 from vllama.actors.core import events as ev
 
 VERSION = 1  # of the journal's format; a reader refuses a newer one
 EVENTS: dict[str, type] = {
-    cls.__name__: cls for cls in vars(ev).values() if isinstance(cls, type) and cls.__module__ == ev.__name__
+    cls.__name__: cls
+    for module in (ev, broker_events)
+    for cls in vars(module).values()
+    if isinstance(cls, type) and cls.__module__ == module.__name__
 }
 
 

@@ -16,6 +16,7 @@ from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
 from vllama.actors.core import messages as msg
 from vllama.actors.core.broker import BrokerState
+from vllama.actors.core.broker_events import BrokerCreated
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, HOST, InstanceView
 from vllama.actors.effects import Effects
@@ -86,7 +87,7 @@ class System:
             self._clock,
             self._on_bug,
         )
-        created = ev.BrokerCreated(to_broker_policy(self.config))
+        created = BrokerCreated(to_broker_policy(self.config))
         self.journal.append(BROKER, ("Create", 0), created)
         broker.evolve(self._broker.state, created)
         await self.host.open()

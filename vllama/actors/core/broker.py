@@ -5,7 +5,7 @@ newer than the last transition; transitions on a CUDA device are one at a time. 
 broker tells itself to plan again (planning.py), so that each plan reads settled books.
 """
 
-from vllama.actors.core import events as ev
+from vllama.actors.core import broker_events as ev
 from vllama.actors.core import refusals
 from vllama.actors.core.broker_state import BrokerState, evolve
 from vllama.actors.core.effects import TellInstance

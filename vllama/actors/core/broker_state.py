@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vllama.actors.core import events as ev
+from vllama.actors.core import broker_events as ev
+from vllama.actors.core.events import Event
 from vllama.actors.core.messages import BrokerPolicy, Level, SlotKind
 
 Key = tuple[str, int]  # model, lease (or slot)
@@ -109,7 +110,7 @@ class BrokerState:
         return next((ls for ls in self.leases.values() if ls.model == model and ls.state == "residue"), None)
 
 
-def evolve(state: BrokerState, event: ev.Event, /) -> None:
+def evolve(state: BrokerState, event: Event, /) -> None:
     """Take a fact in."""
     _CHANGES[type(event)](state, event)
 

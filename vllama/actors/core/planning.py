@@ -5,8 +5,8 @@ Order: memory that is measured to be back, slots, waits that are over, a fresh m
 
 from collections.abc import Iterable
 
+from vllama.actors.core import broker_events as ev
 from vllama.actors.core import effects as fx
-from vllama.actors.core import events as ev
 from vllama.actors.core import refusals
 from vllama.actors.core.broker_state import BrokerState, Lease, Slot
 from vllama.actors.core.eviction import Holder, busy_victim, victims
