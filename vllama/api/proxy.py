@@ -113,13 +113,16 @@ class Exchange:
         if self._work is not None:
             self._work.cancel()
 
-    def _abort(self, why: str = "an operator stopped the model or put it to sleep") -> None:
+    def _abort(self) -> None:
         """The operator, or the end of the server, cuts the request off."""
         if self._finished or self._failure is not None or self._gone:
             return
-        self._failure = InstanceStopped(
-            f"{self._model}: the request was cut off: {why}", model=self._model, retry_after_s=1.0
-        )
+        kind: type[VllamaError] = InstanceStopped
+        why = "an operator stopped the model or put it to sleep"
+        if self._system.stopping:
+            kind, why = ShuttingDown, "vllama is shutting down"
+        text = f"{self._model}: the request was cut off: {why}"
+        self._failure = kind(text, model=self._model, retry_after_s=RETRY_AFTER_S)
         if self._work is not None:
             self._work.cancel()
 

@@ -91,8 +91,8 @@ async def serve(config: VllamaConfig) -> int:
     try:
         return await _serve_on(sock, System(config, LocalHost(config), models), wishes)
     except* VllamaError as errors:
-        for error in errors.exceptions:
-            sys.stderr.write(f"vllama serve: {error}\n")
+        for each in errors.exceptions:
+            sys.stderr.write(f"vllama serve: {each}\n")
     finally:
         sock.close()
         for number in SIGNALS:
