@@ -1,7 +1,7 @@
 """The control side of one engine: ready, warm-up, sleep and wake recipes, each step timed, through a Host.
 
-A recipe either does all of it or raises EngineFault; a faulted engine is killed, never tried again (its memory
-may be half mapped). Nothing here decides when to sleep or wake.
+A recipe either does all of it or raises EngineFault; a faulted engine is killed, never tried again (its
+memory may be half mapped). Nothing here decides when to sleep or wake.
 """
 
 import json
@@ -68,7 +68,7 @@ class Engine:
         return self._steps
 
     async def sleep(self, level: int, timeout_s: float) -> dict[str, float]:
-        """The engine sleeps at `level` (1 or 2) and lives. Its 200 alone is not believed: it dies with it too."""
+        """The engine sleeps at `level`, 1 or 2, and lives. Its 200 is not believed: the dying say it too."""
         self._begin(timeout_s)
         await self._call("sleep", "POST", f"/sleep?{urlencode({'level': level})}")
         await self._expect_sleeping(True)

@@ -121,7 +121,8 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """One complete model of the cache. `kind` is chat, embedding, rerank or other, read from its architecture;
-    `weights_bytes` is exact, from the files; `config` is the model's config.json."""
+    `weights_bytes` is exact, from the files; `float32_bytes` is the part of it stored as float32, which vLLM halves by
+    default; `config` is the model's config.json."""
 
     id: str
     path: str
@@ -132,6 +133,7 @@ class ModelFiles:
     context_length: int
     config: Mapping[str, object]
     modified_at: float
+    float32_bytes: int = 0
 
 
 class Host(Protocol):

@@ -1,4 +1,4 @@
-"""The one-token probe: what an engine is asked after its start and each wake, and when two answers are the same.
+"""The one-token probe: what an engine is asked after its start and each wake, and when two answers agree.
 
 Pure. A level-2 wake that lost its weights answers garbage with status 200, so only the numbers can tell.
 """

@@ -1,0 +1,140 @@
+"""ModelConfig and ModelFiles into the arguments and the environment of an engine. Pure.
+
+What belongs to vllama (address, names, the sleeping worker) cannot be given by `extra_args`; everything else can, and
+wins over what vllama would have chosen.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from vllama.config import ModelConfig, VllamaConfig
+from vllama.errors import ConfigError
+from vllama.host.estimate import Estimate, estimate, kv_bytes_for_lease
+from vllama.host.host import DeviceInfo, LaunchSpec, ModelFiles
+
+CPU_WORKER = "vllama.host.cpu_worker.SleepingCPUWorker"
+LEASE_MARGIN_BYTES = 2**28
+KV_BYTES_LEAST = 2**20  # vLLM wants a size even for a model that keeps no KV cache; it takes nothing then
+
+# The same for every engine, so that the zygote can be started under it and forks need nothing of their own.
+ENGINE_ENV: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+RESERVED = frozenset({
+    "host", "port", "uds", "model", "served-model-name", "api-key", "root-path", "ssl-keyfile", "ssl-certfile",
+    "headless", "grpc", "api-server-count",
+})  # fmt: skip
+# vLLM's flags that have no --no- form: false is their absence.
+STORE_TRUE = frozenset({
+    "disable-log-stats", "disable-log-requests", "aggregate-engine-logging", "data-parallel-multi-port-external-lb",
+})  # fmt: skip
+
+
+def launch_spec(
+    config: VllamaConfig,
+    model: ModelConfig,
+    files: ModelFiles,
+    devices: tuple[DeviceInfo, ...],
+    lease_bytes: int,
+    launch_id: str,
+    port_wanted: int = 0,
+) -> LaunchSpec:
+    """How to start this model on these devices under a lease of `lease_bytes` on each. Raises ConfigError."""
+    cuda = tuple(device for device in devices if device.kind == "cuda")
+    env = dict(ENGINE_ENV)
+    if cuda:
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(d.id for d in cuda)}
+    return LaunchSpec(
+        launch_id=launch_id,
+        model=files.id,
+        argv=engine_argv(config, model, files, devices, lease_bytes),
+        env=env | dict(model.env),
+        python=model.engine_python or config.engine_python,
+        devices=tuple(device.id for device in devices),
+        mode=config.engine_start,
+        port_wanted=port_wanted,
+    )
+
+
+def engine_argv(
+    config: VllamaConfig,
+    model: ModelConfig,
+    files: ModelFiles,
+    devices: tuple[DeviceInfo, ...],
+    lease_bytes: int,
+) -> tuple[str, ...]:
+    """vLLM's server arguments, `--host` and `--port` left out. Raises ConfigError for an extra argument that is ours."""
+    size = estimate(files, model, config, devices[0])
+    extra = {_flag_name(name): value for name, value in model.extra_args.items()}
+    if taken := sorted(RESERVED & extra.keys()):
+        raise ConfigError(
+            f"extra_args of {files.id}: {', '.join(taken)} belongs to vllama; remove it from models.yaml",
+            model=files.id,
+        )
+    chosen: dict[str, object] = {
+        "model": files.path,
+        "served-model-name": files.id,
+        "max-model-len": model.max_model_len or -1,
+        "dtype": model.dtype if model.dtype != "auto" else None,
+        "trust-remote-code": True if model.trust_remote_code else None,
+        "tensor-parallel-size": model.tensor_parallel_size if model.tensor_parallel_size > 1 else None,
+        "runner": "pooling" if files.kind in ("embedding", "rerank") else None,
+    }
+    if devices[0].kind == "cuda":
+        chosen |= _on_cuda(config, model, devices[0], lease_bytes)
+    else:
+        chosen |= _on_cpu(size, lease_bytes)
+    return tuple(argument for name, value in (chosen | extra).items() for argument in flag(name, value))
+
+
+def _on_cpu(size: Estimate, lease_bytes: int) -> dict[str, object]:
+    return {
+        "enforce-eager": True,
+        "worker-cls": CPU_WORKER,
+        "kv-cache-memory-bytes": max(kv_bytes_for_lease(size, lease_bytes), KV_BYTES_LEAST),
+    }
+
+
+def _on_cuda(
+    config: VllamaConfig, model: ModelConfig, device: DeviceInfo, lease_bytes: int
+) -> dict[str, object]:
+    share = model.gpu_memory_utilization
+    if share == "auto":
+        share = min((lease_bytes + LEASE_MARGIN_BYTES) / device.total_bytes, 1.0)
+    return {
+        "enable-sleep-mode": True if (model.sleep_level or config.sleep_level) < 3 else None,
+        "gpu-memory-utilization": f"{share:.4f}",
+        "kv-cache-memory-bytes": model.kv_cache_memory,
+    }
+
+
+def flag(name: str, value: object) -> Iterable[str]:
+    """One argument as vLLM's parser reads it: a switch, `--no-` for false, JSON for a mapping, nothing for null."""
+    option = f"--{_flag_name(name)}"
+    match value:
+        case None:
+            return ()
+        case True:
+            return (option,)
+        case False:
+            return () if _flag_name(name) in STORE_TRUE else (f"--no-{_flag_name(name)}",)
+        case list() | tuple():
+            return (option, *map(_text, value)) if value else ()
+        case _ if (text := _text(value)).startswith("-") and not isinstance(value, int | float):
+            return (f"{option}={text}",)
+        case _:
+            return (option, _text(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _flag_name(name: str) -> str:
+    return name.strip().lstrip("-").replace("_", "-")

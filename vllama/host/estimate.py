@@ -1,0 +1,134 @@
+"""How much memory an engine will want, computed from its files before its first start. Pure.
+
+Weights are exact. The KV cache follows from the model's shape and the context length. The rest is a measured constant.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllama.config import ModelConfig, VllamaConfig
+from vllama.host.host import DeviceInfo, ModelFiles
+
+# Private bytes of a forked CPU engine's whole tree (API server, EngineCore, worker) beyond weights and KV cache.
+CPU_OVERHEAD_BYTES = 400 * 2**20
+# CUDA context, activations of a profiling run and graphs of a small model; replaced by a measurement after the start.
+CUDA_OVERHEAD_BYTES = 1536 * 2**20
+
+KV_BLOCK_TOKENS = 128  # vLLM's block on CPU, the largest of its usual ones
+KV_BLOCKS_MIN = 2  # one block stays empty for ever ("null block"), one serves
+ENCODERS = ("bert", "mpnet", "electra", "gte", "new")  # model types (or parts of them) that keep no KV cache
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one engine takes on each of its devices; `context_length` is what its KV cache can hold of one request."""
+
+    weights_bytes: int
+    kv_bytes: int
+    overhead_bytes: int
+    context_length: int
+
+    @property
+    def need_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+
+def estimate(files: ModelFiles, model: ModelConfig, config: VllamaConfig, device: DeviceInfo) -> Estimate:
+    """The need per device. A number for `gpu_memory_utilization` fixes the sum: the KV cache gets what is left of it."""
+    parts = max(model.tensor_parallel_size, 1)
+    weights = math.ceil(loaded_weights_bytes(files, model) / parts)
+    overhead = CPU_OVERHEAD_BYTES if device.kind == "cpu" else CUDA_OVERHEAD_BYTES
+    full_length = files.context_length
+    length = min(model.max_model_len or full_length, full_length) if full_length else model.max_model_len or 0
+    if is_encoder(files):
+        return Estimate(weights, 0, overhead, length)
+    per_token = kv_bytes_per_token(files.config, model)
+    per_token = math.ceil(per_token / parts)
+    least = KV_BLOCKS_MIN * KV_BLOCK_TOKENS * per_token
+    if model.kv_cache_memory is not None:
+        kv = math.ceil(model.kv_cache_memory / parts)
+    elif model.gpu_memory_utilization != "auto":
+        kv = max(int(model.gpu_memory_utilization * device.total_bytes) - weights - overhead, least)
+    elif not per_token or not length:
+        kv = config.kv_default_max
+    else:
+        whole = (math.ceil(length / KV_BLOCK_TOKENS) + 1) * KV_BLOCK_TOKENS * per_token
+        kv = whole if model.max_model_len else max(min(whole, config.kv_default_max), least)
+    return Estimate(weights, kv, overhead, _length_held(kv, per_token, length))
+
+
+def kv_bytes_for_lease(size: Estimate, lease_bytes: int) -> int:
+    """The KV cache under a lease: as estimated, or what a lease cut below the need leaves of it (never negative)."""
+    return max(size.kv_bytes - max(size.need_bytes - lease_bytes, 0), 0)
+
+
+def loaded_weights_bytes(files: ModelFiles, model: ModelConfig) -> int:
+    """The weights as the engine holds them: with dtype auto vLLM halves those stored as float32."""
+    kept = model.dtype in ("float32", "float")
+    return files.weights_bytes - (0 if kept else files.float32_bytes // 2)
+
+
+def is_encoder(files: ModelFiles) -> bool:
+    """Whether the model reads its whole input at once and so keeps no KV cache (BERT and its kin)."""
+    if files.kind not in ("embedding", "rerank") or files.config.get("is_decoder"):
+        return False
+    model_type = str(files.config.get("model_type", "")).lower()
+    return any(part == model_type or (part == "bert" and part in model_type) for part in ENCODERS) or (
+        "roberta" in model_type
+    )
+
+
+def kv_bytes_per_token(config: Mapping[str, object], model: ModelConfig) -> int:
+    """What one token takes in the KV cache over all layers; 0 when the config does not say its shape."""
+    shape = text_config(config)
+    layers = _attention_layers(shape)
+    size = _kv_dtype_bytes(shape, model)
+    if (rank := _number(shape, "kv_lora_rank")) > 0:  # multi-head latent attention keeps one latent vector
+        return layers * (rank + _number(shape, "qk_rope_head_dim")) * size
+    heads = _number(shape, "num_attention_heads", "n_head")
+    kv_heads = _number(shape, "num_key_value_heads", "num_kv_heads") or heads
+    width = _number(shape, "hidden_size", "n_embd", "d_model")
+    head_size = _number(shape, "head_dim") or (width // heads if heads else 0)
+    return 2 * layers * kv_heads * head_size * size
+
+
+def text_config(config: Mapping[str, object]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the language model (multimodal ones nest it)."""
+    for name in ("text_config", "llm_config", "language_config"):
+        if isinstance(inner := config.get(name), dict) and inner:
+            return {**config, **inner}
+    return config
+
+
+def _attention_layers(shape: Mapping[str, Any]) -> int:
+    """Layers that keep a KV cache: in hybrid models the linear ones keep a small state instead."""
+    kinds = shape.get("layer_types")
+    if isinstance(kinds, list) and kinds:
+        return sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
+    return _number(shape, "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+
+def _kv_dtype_bytes(shape: Mapping[str, Any], model: ModelConfig) -> int:
+    wanted = str(model.extra_args.get("kv_cache_dtype") or model.extra_args.get("kv-cache-dtype") or "auto")
+    if wanted.startswith(("fp8", "int8")):
+        return 1
+    return 4 if model.dtype in ("float32", "float") else 2
+
+
+def _length_held(kv: int, per_token: int, length: int) -> int:
+    if not per_token:
+        return length
+    blocks = kv // (per_token * KV_BLOCK_TOKENS) - 1
+    held = max(blocks, 0) * KV_BLOCK_TOKENS
+    return min(held, length) if length else held
+
+
+def _number(shape: Mapping[str, Any], *names: str) -> int:
+    """The first of these keys that is a positive number."""
+    for name in names:
+        value = shape.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return int(value)
+    return 0
