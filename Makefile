@@ -29,6 +29,7 @@ test: check models
 test-fast: check
 	@$(PYTHON) -m pytest --histories=200 -m "not engine"
 
+demo: export VLLAMA_DEMO_BEGAN := $(shell date +%s.%N)
 demo: models
 	@$(PYTHON) tools/demo.py
 
