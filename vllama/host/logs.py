@@ -1,0 +1,60 @@
+"""Engines' log files: their names, their tails, their bound. Engines hold the descriptor (O_APPEND), so a log is
+copied and truncated, never renamed."""
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+TAIL_BYTES_MAX = 4096
+TAIL_LINES_MAX = 20
+
+
+def log_path(folder: Path, model: str, port: int) -> Path:
+    """`{model}_{port}.log`, made safe: `/` becomes `--`, and no name leaves the folder or hides in it."""
+    name = re.sub(r"[^\w.+@=-]", "_", model.replace("/", "--"))
+    name = re.sub(r"^\.", "_", name)[:180]
+    return folder / f"{name}_{port}.log"
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the log; 0 while there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def read_span(path: Path, offset: int, bytes_max: int) -> bytes:
+    """At most `bytes_max` bytes from `offset` on; b"" where there is nothing."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(bytes_max)
+    except OSError:
+        return b""
+
+
+def tail(path: Path, start: int, bytes_max: int = TAIL_BYTES_MAX, lines_max: int = TAIL_LINES_MAX) -> str:
+    """The last whole lines of what was written from `start` on."""
+    begin = max(start, size_of(path) - bytes_max)
+    text = read_span(path, begin, bytes_max).decode("utf-8", "replace")
+    lines = text.splitlines()
+    if begin > start and len(lines) > 1:
+        lines = lines[1:]  # cut in the middle
+    return "\n".join(line.rstrip() for line in lines[-lines_max:]).strip()
+
+
+def truncate_if_long(path: Path, bytes_max: int) -> bool:
+    """A log past the bound is kept once more as `NAME.1` and begins again at nothing. True if it was so.
+
+    What engines write between the copy and the cut is lost: the price of a descriptor that nobody can take from them.
+    """
+    if size_of(path) <= bytes_max:
+        return False
+    with suppress(FileNotFoundError):
+        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        os.truncate(path, 0)
+        return True
+    return False
