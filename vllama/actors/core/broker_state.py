@@ -23,6 +23,12 @@ class Device:
     used_by: dict[str, int] = field(default_factory=dict)
     unreturned: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def unattributed_bytes(self) -> int:
+        """Measured as used, by nobody we know: others, and what the dead have not yet given back."""
+        known = sum(self.used_by.values()) + self.shared_bytes
+        return max(self.total_bytes - self.free_measured - known, 0)
+
 
 @dataclass(slots=True)
 class Lease:
@@ -38,6 +44,7 @@ class Lease:
     asked_at: float = 0.0
     returning_since: float = 0.0
     residue_bytes: int = 0
+    unattributed: tuple[int, ...] = ()  # of each device when the lease was granted
     last_used: float = 0.0
     in_flight: int = -1  # -1: declined, coming up
     pinned: bool = False
@@ -135,6 +142,7 @@ def _lease_booked(s: BrokerState, e: ev.LeaseBooked) -> None:
         del s.leases[residue.model, residue.lease]
     lease = s.leases[e.model, e.lease]
     lease.state, lease.bytes, lease.devices = "held", e.bytes, e.devices
+    lease.unattributed = tuple(s.devices[device].unattributed_bytes for device in e.devices)
 
 
 def _lease_denied(s: BrokerState, e: ev.LeaseDenied) -> None:

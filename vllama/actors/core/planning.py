@@ -59,7 +59,7 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
         if lease.state != "returning":
             continue
         late = now - lease.returning_since >= s.policy.memory_return_timeout_s
-        still = max((_still_held(s, lease, device) for device in lease.devices), default=0)
+        still = max((_still_held(s, lease, index) for index in range(len(lease.devices))), default=0)
         allowed = (1 - BACK_PART) * (lease.bytes - lease.residue_bytes)
         if fresh and still <= allowed:
             events.append(ev.LeaseFreed(lease.model, lease.lease, lease.residue_bytes))
@@ -75,18 +75,21 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
     return events, []
 
 
-def _still_held(s: BrokerState, lease: Lease, device: str) -> int:
-    """Bytes of a returning lease that the engine's tree is still measured to hold."""
-    found = s.devices[device]
-    if found.kind == "cpu" and not lease.residue_bytes:
-        return 0  # a reaped tree has no private bytes; what its model's name shows belongs to its next engine
-    return max(found.used_by.get(lease.model, 0) - lease.residue_bytes, 0)
+def _still_held(s: BrokerState, lease: Lease, index: int) -> int:
+    """Bytes of a returning lease that are measured as not yet back, on its device number `index`."""
+    found = s.devices[lease.devices[index]]
+    if lease.residue_bytes:
+        return max(found.used_by.get(lease.model, 0) - lease.residue_bytes, 0)
+    if found.kind == "cpu":
+        return 0  # a reaped tree has no private bytes
+    return max(found.unattributed_bytes - lease.unattributed[index], 0)
 
 
 def _beyond_books(s: BrokerState, model: str, device: str) -> int:
-    """What a model is measured to hold beyond its leases."""
+    """What a model may still hold beyond its leases: as its own, or as nobody's once its engine is gone."""
     booked = sum(ls.bytes for ls in s.on(device) if ls.model == model)
-    return max(s.devices[device].used_by.get(model, 0) - booked, 0)
+    found = s.devices[device]
+    return max(found.used_by.get(model, 0) - booked, 0) + found.unattributed_bytes
 
 
 def slots(s: BrokerState, _: float) -> BrokerDecision:

@@ -1,0 +1,519 @@
+"""A fake world on virtual time under the real cores: engines that crash, hang, answer late and lie; clients that leave.
+
+One seed is one history. Mail of one sender to one actor keeps its order, but time may pass while mail waits, and outcomes of
+different effects have no order. The laws are assertions: they raise Broken with the seed in the message.
+"""
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllama.actors.actor import Actor
+from vllama.actors.core import broker, instance
+from vllama.actors.core import effects as fx
+from vllama.actors.core import events as ev
+from vllama.actors.core import messages as msg
+from vllama.actors.core.broker_events import BrokerCreated
+from vllama.actors.core.broker_state import BrokerState
+from vllama.actors.core.instance_state import State
+from vllama.actors.core.messages import Phase
+from vllama.actors.core.state import BROKER
+from vllama.actors.journal import Journal
+
+MB = 2**20
+REST = (Phase.STOPPED, Phase.FAILED, Phase.ASLEEP, Phase.AWAKE)
+IN_TRANSITION = ("starting", "waking", "sleeping", "stopping")
+
+
+class Broken(AssertionError):
+    """A law does not hold in this history."""
+
+
+@dataclass
+class Engine:
+    """One process tree of the fake world; `memory` is what it really takes."""
+
+    model: str
+    run: int
+    devices: tuple[str, ...]
+    state: str = "launching"  # launching, starting, awake, sleeping, asleep, waking, stopping, dead
+    memory: int = 0
+    cycles: int = 0
+
+
+@dataclass
+class Ask:
+    """One request: admitted to `engine`, answered once, or left."""
+
+    model: str
+    answered: bool = False
+    left: bool = False
+    engine: Engine | None = None
+
+
+@dataclass
+class Faults:
+    """How this seed's world misbehaves: probabilities, varied by seed."""
+
+    crash_start: float = 0.0
+    hang_start: float = 0.0
+    crash_wake: float = 0.0
+    fail_wake: float = 0.0
+    fail_sleep: float = 0.0
+    crash_sleep: float = 0.0
+    crash_awake: float = 0.0
+    crash_asleep: float = 0.0
+    late_memory: float = 0.0
+    lost_memory: float = 0.0
+    host_down: float = 0.0
+    lying_footprint: float = 0.0
+    leave: float = 0.0
+    command: float = 0.0
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> "Faults":
+        """Swarm: each kind of fault is off in half of the histories."""
+        return cls(**{name: rng.choice((0.0, 0.0, 0.1, 0.35)) for name in cls.__dataclass_fields__})
+
+
+@dataclass
+class Model:
+    name: str
+    weights: int
+    need: int
+    footprint: int
+    residue: int
+    policy: msg.Policy = field(default_factory=msg.Policy)
+
+
+class World:
+    """All actors, all engines, all clients of one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.faults = Faults.draw(rng)
+        self.now = 1000.0
+        self.turns = 0
+        self.journal = Journal(lambda: self.now, lifecycle_max=rng.choice((200, 50_000)), requests_max=5000)
+        self._agenda: list[tuple[float, float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._mail: dict[str, deque[tuple[Any, int]]] = {}
+        self._timers: dict[str, int] = {}
+        self.kind = rng.choice(("cpu", "cuda"))
+        self.devices = {f"dev{i}": rng.choice((1000, 1500)) * MB for i in range(rng.choice((1, 1, 1, 2)))}
+        self.lingering: dict[str, list[tuple[float, str, int]]] = {d: [] for d in self.devices}
+        self.models: dict[str, Model] = {}
+        self.engines: dict[str, Engine] = {}
+        self.asks: dict[int, Ask] = {}
+        self.commands: dict[int, list[fx.Reply]] = {}
+        self.next_id = 0
+        self.closing = False
+        self.broker: Actor[BrokerState] = self._actor(BROKER, BrokerState(), broker)
+        created = BrokerCreated(msg.BrokerPolicy(busy_grace_s=rng.choice((0.5, 10.0)), wait_timeout_s=120.0))
+        self.journal.append(BROKER, ("Create", 0), created)
+        broker.evolve(self.broker.state, created)
+        self.actors: dict[str, Actor[State]] = {}
+        for device, total in self.devices.items():
+            self.broker.turn(msg.DeviceFound(device, self.kind, total))
+        for index in range(rng.choice((2, 3, 4))):
+            self._add_model(f"m{index}")
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def _actor(self, name: str, state: Any, core: Any) -> Actor[Any]:
+        self._mail[name] = deque()
+        return Actor(
+            name, state, core.decide, core.evolve, self.journal, self.perform, lambda: self.now, self._on_bug
+        )
+
+    def _on_bug(self, actor: Actor[Any], error: Exception, _: int) -> None:
+        raise Broken(f"seed {self.seed}: {actor.name} met a bug in {actor.state}: {error!r}") from error
+
+    def _add_model(self, name: str) -> None:
+        rng = self.rng
+        weights = rng.choice((100, 300, 500, 700, 900)) * MB
+        footprint = weights + rng.choice((50, 100)) * MB
+        need = footprint + rng.choice((0, 0, 60)) * MB
+        policy = msg.Policy(
+            queue_max=rng.choice((3, 100)),
+            sleep_level=rng.choice((1, 2, 2, 3)),
+            unload_timeout=rng.choice((20.0, 1800.0)),
+            unload_mode=rng.choice((1, 2, 3)),
+            stop_timeout_s=rng.choice((60.0, 6 * 3600.0)),
+            drain_timeout_s=rng.choice((None, None, 5.0)),
+            pinned=rng.random() < 0.1,
+        )
+        devices: tuple[str, ...] = ()
+        if len(self.devices) > 1:
+            devices = rng.choice(((), tuple(self.devices)[:1], tuple(self.devices)))
+        self.models[name] = Model(name, weights, need, footprint, rng.choice((10, 50)) * MB, policy)
+        actor: Actor[State] = self._actor(name, State(), instance)
+        created = ev.InstanceCreated(name, policy, msg.Need(need, weights, devices))
+        self.journal.append(name, ("Create", 0), created)
+        instance.evolve(actor.state, created)
+        self.actors[name] = actor
+
+    # --- time and mail ------------------------------------------------------------------------------------------------
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (self.now + delay_s, self.rng.random(), self._count, action))
+
+    def mail(self, actor: str, message: object, cause: int = 0) -> None:
+        self._mail[actor].append((message, cause))
+
+    def step(self) -> bool:
+        """Deliver one message, or let time pass to the next thing on the agenda. False when nothing is left."""
+        full = [name for name, box in self._mail.items() if box]
+        if full and not (self._agenda and self.rng.random() < 0.15):
+            name = self.rng.choice(full)
+            message, cause = self._mail[name].popleft()
+            actor: Actor[Any] = self.broker if name == BROKER else self.actors[name]
+            actor.turn(message, cause)
+            self.turns += 1
+            self._check_books(name)
+            return True
+        if not self._agenda:
+            return False
+        at, _, _, action = heapq.heappop(self._agenda)
+        self.now = max(self.now, at)
+        action()
+        return True
+
+    def run(self, asks: int = 30, until_s: float = 60.0) -> None:
+        """One whole history: traffic, then quiet, then the laws of rest."""
+        rng = self.rng
+        for _ in range(asks):
+            self.after(rng.random() * until_s, self.client)
+        for _ in range(8):
+            if rng.random() < self.faults.command:
+                self.after(rng.random() * until_s, self.operator)
+        limit = 40_000
+        while self.step():
+            limit -= 1
+            if limit == 0:
+                raise Broken(f"seed {self.seed}: no rest after 40,000 steps: {self._describe()}")
+            if not any(self._mail.values()) and self._agenda and self._agenda[0][0] > self.now + 15_000:
+                break
+        self.check_rest()
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def client(self) -> None:
+        model = self.rng.choice(tuple(self.models))
+        for _ in range(self.rng.choice((1, 1, 1, 4))):
+            self.next_id += 1
+            ask = self.next_id
+            self.asks[ask] = Ask(model)
+            self.mail(model, msg.Acquire(ask))
+            if self.rng.random() < self.faults.leave:
+                self.after(self.rng.expovariate(0.3), lambda ask=ask: self.leave(ask))
+
+    def leave(self, ask: int) -> None:
+        """The caller hangs up: while it waits or while it is served."""
+        record = self.asks[ask]
+        if not record.left and (not record.answered or record.engine is not None):
+            self.finish(ask)
+
+    def finish(self, ask: int) -> None:
+        record = self.asks[ask]
+        if not record.left:
+            record.left = True
+            self.mail(record.model, msg.Release(ask))
+
+    def operator(self) -> None:
+        rng = self.rng
+        model = rng.choice(tuple(self.models))
+        self.next_id += 1
+        number = self.next_id
+        self.commands[number] = []
+        command = rng.choice(
+            (
+                msg.Start(number),
+                msg.Stop(number),
+                msg.Sleep(number, 1),
+                msg.Sleep(number, 2, force=rng.random() < 0.3),
+            )
+        )
+        self.mail(model, command)
+
+    def admitted(self, actor: str, effect: fx.Admit) -> None:
+        ask = self.asks[effect.ask]
+        engine = self.engines.get(actor)
+        if ask.answered:
+            self.broken(f"ask {effect.ask} of {actor} is answered twice")
+        ask.answered = True
+        if ask.left:
+            return  # its Release is in the mail
+        if engine is None or engine.run != effect.run or engine.state not in ("awake", "dead"):
+            self.broken(f"ask {effect.ask} reaches {actor} while its engine is {engine}")
+        ask.engine = engine
+        self.after(self.rng.expovariate(1.0), lambda: self.finish(effect.ask))
+
+    def in_flight(self, engine: Engine) -> int:
+        return sum(1 for ask in self.asks.values() if ask.engine is engine and not ask.left)
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def perform(self, actor: Actor[Any], effect: fx.Effect, cause: int) -> None:
+        name = actor.name
+        match effect:
+            case fx.Admit():
+                self.admitted(name, effect)
+            case fx.Refuse(ask):
+                if self.asks[ask].answered:
+                    self.broken(f"ask {ask} is answered twice")
+                self.asks[ask].answered = True
+            case fx.Reply(command):
+                self.commands[command].append(effect)
+            case fx.Abort(asks):
+                for ask in asks:
+                    self.after(0.01, lambda ask=ask: self.finish(ask))
+            case fx.TellBroker(message) | fx.TellSelf(message):
+                self.mail(BROKER, message, cause)
+            case fx.TellInstance(model, message):
+                self.mail(model, message, cause)
+            case fx.SetTimer(timer, delay_s):
+                self.after(delay_s, lambda: self.mail(name, msg.TimerDue(timer)))
+            case fx.SetTick(delay_s):
+                self.after(delay_s, lambda: self.mail(BROKER, msg.Tick()))
+            case fx.Measure(epoch):
+                self.after(self.rng.random() * 0.05, lambda: self.measure(epoch))
+            case _:
+                self._engine_effect(name, effect)
+
+    def _engine_effect(self, name: str, effect: fx.Effect) -> None:
+        delay = self.rng.expovariate(1 / 2.0)
+        match effect:
+            case fx.Launch(run, lease_bytes, devices):
+                self._begin(name, run, lease_bytes, devices)
+            case fx.AwaitReady(run):
+                self.after(delay, lambda: self._started(self.engines[name], run))
+            case fx.WakeEngine(run):
+                engine = self._transition(name, run, ("asleep",), "waking")
+                if engine is not None:
+                    engine.memory = self._footprint(engine)
+                    self._check_memory(engine)
+                    self.after(delay, lambda: self._woken(engine))
+            case fx.SleepEngine(run, level):
+                engine = self._transition(name, run, ("awake",), "sleeping")
+                if engine is not None:
+                    if flying := self.in_flight(engine):
+                        self.broken(f"/sleep of {name} with {flying} requests in flight")
+                    self.after(delay, lambda: self._slept(engine, level))
+            case fx.StopEngine(run):
+                engine = self.engines[name]
+                if engine.state != "dead":
+                    engine.state = "stopping"
+                    self._alone(engine)
+                    self.after(delay, lambda: self.exit(engine, 0))
+            case fx.Kill(run):
+                engine = self.engines[name]
+                if engine.run != run:
+                    self.broken(f"{name}: kill of run {run}, the engine is {engine}")
+                self.after(self.rng.random(), lambda: self.exit(engine, -9))
+
+    def _begin(self, name: str, run: int, lease_bytes: int, devices: tuple[str, ...]) -> None:
+        old = self.engines.get(name)
+        if old is not None and old.state != "dead":
+            self.broken(f"{name}: a second engine beside {old}")
+        engine = self.engines[name] = Engine(name, run, devices, "starting")
+        self._alone(engine)
+        engine.memory = min(self.models[name].footprint, lease_bytes)
+        self._check_memory(engine)
+        launched = msg.EngineLaunched(run, 1, 33300, "log", "fork", "")
+        self.after(self.rng.random() * 0.1, lambda: engine.state != "dead" and self.mail(name, launched))
+        if self.rng.random() < self.faults.crash_start:
+            why = self.rng.choice(("", "", "port", "profiling"))
+            self.after(self.rng.expovariate(1.0), lambda: self.exit(engine, 1, why))
+
+    def _started(self, engine: Engine, run: int) -> None:
+        if engine.run != run or engine.state != "starting":
+            return
+        if self.rng.random() < self.faults.hang_start:
+            self.mail(engine.model, msg.EngineUnready(run, "start timeout"))
+            return
+        self._awake(engine)
+
+    def _woken(self, engine: Engine) -> None:
+        if engine.state != "waking":
+            return
+        if self.rng.random() < self.faults.crash_wake:
+            self.exit(engine, 1)
+        elif self.rng.random() < self.faults.fail_wake:
+            self.mail(engine.model, msg.EngineUnready(engine.run, "probe mismatch"))
+        else:
+            self._awake(engine)
+
+    def _awake(self, engine: Engine) -> None:
+        engine.state = "awake"
+        measured = engine.memory
+        if self.rng.random() < self.faults.lying_footprint:
+            measured = self.rng.choice((0, measured // 2, measured * 2))
+        self.mail(engine.model, msg.EngineReady(engine.run, measured))
+        if self.rng.random() < self.faults.crash_awake:
+            self.after(self.rng.expovariate(0.3), lambda: self.exit(engine, -9))
+
+    def _slept(self, engine: Engine, level: int) -> None:
+        if engine.state != "sleeping":
+            return
+        if self.rng.random() < self.faults.crash_sleep:
+            self.exit(engine, 1)
+        elif self.rng.random() < self.faults.fail_sleep:
+            self.mail(engine.model, msg.SleepFailed(engine.run, "still awake after /sleep"))
+        else:
+            before, engine.memory = engine.memory, min(self.models[engine.model].residue, engine.memory)
+            engine.state, engine.cycles = "asleep", engine.cycles + 1
+            self._linger(engine, before - engine.memory, engine.model)
+            asleep = msg.EngineAsleep(engine.run, level, engine.memory, before - engine.memory)
+            self.mail(engine.model, asleep)
+            if self.rng.random() < self.faults.crash_asleep:
+                self.after(self.rng.expovariate(0.1), lambda: self.exit(engine, -9))
+
+    def exit(self, engine: Engine, code: int, why: str = "") -> None:
+        """The whole tree is gone; told once."""
+        if engine.state == "dead":
+            return
+        engine.state = "dead"
+        if self.kind == "cuda":
+            self._linger(engine, engine.memory, "")  # no process shows it any more
+        engine.memory = 0
+        for device in engine.devices:  # what it had not yet given back is nobody's now; on CPU it dies with the process
+            late = [(t, "" if m == engine.model else m, size) for t, m, size in self.lingering[device]]
+            self.lingering[device] = [entry for entry in late if entry[1] or self.kind == "cuda"]
+        for number, ask in self.asks.items():
+            if ask.engine is engine and not ask.left:
+                self.after(self.rng.random() * 0.05, lambda number=number: self.finish(number))
+        self.mail(engine.model, msg.EngineExited(engine.run, code, why, "the last lines"))
+
+    # --- memory -------------------------------------------------------------------------------------------------------
+
+    def _footprint(self, engine: Engine) -> int:
+        lease = self.actors[engine.model].state.lease_bytes
+        return min(self.models[engine.model].footprint, lease)
+
+    def _linger(self, engine: Engine, size: int, owner: str) -> None:
+        """Memory that returns late, or (for a minute) not at all."""
+        if self.rng.random() < self.faults.late_memory:
+            seconds = 60.0 if self.rng.random() < self.faults.lost_memory else self.rng.random() * 5
+            for device in engine.devices:
+                self.lingering[device].append((self.now + seconds, owner, size))
+
+    def used_by(self, device: str) -> dict[str, int]:
+        used: dict[str, int] = {}
+        for engine in self.engines.values():
+            if device in engine.devices and engine.memory:
+                used[engine.model] = used.get(engine.model, 0) + engine.memory
+        for until, model, size in self.lingering[device]:
+            if until > self.now:
+                used[model] = used.get(model, 0) + size
+        return used
+
+    def measure(self, epoch: int) -> None:
+        if self.rng.random() < self.faults.host_down * 0.3:
+            self.mail(BROKER, msg.Measured(epoch, ()))
+            return
+        found = []
+        for device, total in self.devices.items():
+            used = self.used_by(device)
+            by_model = tuple((model, size) for model, size in sorted(used.items()) if model)
+            found.append(msg.DeviceMeasured(device, max(total - sum(used.values()), 0), 0, by_model))
+        self.mail(BROKER, msg.Measured(epoch, tuple(found)))
+
+    # --- laws ---------------------------------------------------------------------------------------------------------
+
+    def _transition(self, name: str, run: int, expected: tuple[str, ...], to: str) -> Engine | None:
+        """The engine, now in transition; None when it has died on its own meanwhile."""
+        engine = self.engines[name]
+        if engine.run != run:
+            self.broken(f"{name}: an effect for run {run}, the engine is {engine}")
+        if engine.state == "dead":
+            return None
+        if engine.state not in expected:
+            self.broken(f"{name}: {to} while {engine.state}")
+        engine.state = to
+        self._alone(engine)
+        return engine
+
+    def _alone(self, engine: Engine) -> None:
+        """Law 9: on CUDA transitions are one at a time; on CPU starts are."""
+        if self.actors[engine.model].state.slot_state != "held":
+            self.broken(f"{engine.model} is {engine.state} without a slot")
+        for other in self.engines.values():
+            if other is engine or not set(other.devices) & set(engine.devices):
+                continue
+            if self.actors[other.model].state.slot_state != "held":
+                continue
+            both = other.state in IN_TRANSITION and engine.state in IN_TRANSITION
+            starts = other.state == engine.state == "starting"
+            if (both and self.kind == "cuda") or starts:
+                self.broken(f"{engine} is in transition beside {other}")
+
+    def _check_memory(self, engine: Engine) -> None:
+        """Law 4, for real: what engines take is at most what the device has."""
+        if self.faults.lying_footprint:
+            return
+        for device in engine.devices:
+            used = sum(self.used_by(device).values())
+            if used > self.devices[device]:
+                self.broken(f"{device} out of memory: {used / MB:.0f} MB of {self.devices[device] / MB:.0f}")
+
+    def _check_books(self, name: str) -> None:
+        if name != BROKER:
+            return
+        for device, total in self.devices.items():
+            booked = self.broker.state.booked_bytes(device)
+            if booked > total:
+                self.broken(f"{device}: {booked / MB:.0f} MB booked of {total / MB:.0f}")
+
+    def check_rest(self) -> None:
+        """Laws 1, 5 and 6."""
+        for number, ask in self.asks.items():
+            if not ask.answered and not ask.left:
+                self.broken(f"ask {number} of {ask.model} was never answered")
+        for number, replies in self.commands.items():
+            if len(replies) != 1:
+                self.broken(f"command {number} was answered {len(replies)} times")
+        for name, actor in self.actors.items():
+            s = actor.state
+            if (
+                s.phase not in REST
+                or s.waiting
+                or s.serving
+                or s.goals
+                or s.slot_state
+                or s.lease_state == "waiting"
+            ):
+                self.broken(f"{name} is not at rest: {s}")
+            if (s.phase is Phase.AWAKE) != (s.lease_state == "held"):
+                self.broken(f"{name} is {s.phase} and its lease is {s.lease_state!r}")
+            engine = self.engines.get(name)
+            if s.alive != (engine is not None and engine.state != "dead"):
+                self.broken(f"{name}: alive is {s.alive}, the engine is {engine}")
+        self._check_rest_of_books()
+        live = {BROKER: self.broker.state, **{name: actor.state for name, actor in self.actors.items()}}
+        for folded in (self.journal.states, self.journal.fold()):
+            for name, state in live.items():
+                if folded.state(name) != state:
+                    self.broken(f"fold of {name} is not its state:\n{folded.state(name)}\n{state}")
+
+    def _check_rest_of_books(self) -> None:
+        books = self.broker.state
+        if books.slots:
+            self.broken(f"slots left: {books.slots}")
+        for lease in books.leases.values():
+            s = self.actors[lease.model].state
+            mine = lease.lease == (s.lease if lease.state == "held" else s.residue_lease)
+            if lease.state in ("waiting", "returning") or not mine or lease.evicting or lease.offered:
+                self.broken(f"lease left: {lease}, its instance is {s}")
+
+    def broken(self, what: str) -> None:
+        raise Broken(f"seed {self.seed}: {what}")
+
+    def _describe(self) -> str:
+        phases = {name: actor.state.phase.value for name, actor in self.actors.items()}
+        return f"{phases} {self.broker.state}"
