@@ -48,7 +48,7 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked() -> Iterator[None]:
+def locked() -> Iterator[int]:
     """One set-up at a time: the second waits, then finds the stamp. The lock dies with its holder."""
     STATE.mkdir(exist_ok=True)
     with open(STATE / "setup.lock", "w", encoding="utf-8") as file:
@@ -57,7 +57,7 @@ def locked() -> Iterator[None]:
         except OSError:
             say("another set-up is running in this folder; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def gpu_count() -> int:
@@ -136,7 +136,7 @@ def make_venv() -> None:
     subprocess.run([python, "-m", "venv", str(VENV)], check=True)
 
 
-def pip(*arguments: str) -> tuple[int, str]:
+def pip(lock: int, *arguments: str) -> tuple[int, str]:
     """Runs pip in `.venv`; the milestones go to the terminal, all of it to the log. Gives status and tail."""
     tail: deque[str] = deque(maxlen=40)
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
@@ -150,6 +150,7 @@ def pip(*arguments: str) -> tuple[int, str]:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            pass_fds=(lock,),  # were we killed, pip would go on writing: the lock is held until it ends too
         ) as process:
             for line in process.stdout or ():
                 log.write(line)
@@ -159,19 +160,19 @@ def pip(*arguments: str) -> tuple[int, str]:
     return process.returncode, "".join(tail)
 
 
-def install(extra: str) -> None:
+def install(lock: int, extra: str) -> None:
     """vllama with its extras. An index out of reach costs minutes, so PyTorch's is added only when needed."""
     arguments = ["install", "--progress-bar", "off", "-e", f".[{extra},dev]"]
     say(f"installing vllama[{extra},dev] (minutes, gigabytes; the whole output is in {LOG})")
-    status, tail = pip(*arguments)
+    status, tail = pip(lock, *arguments)
     if status and re.search(r"torch==\S+\+cpu", tail):
         say(f"pip's own indexes have no CPU build of torch; adding {TORCH_CPU_INDEX}")
-        status, tail = pip(*arguments, "--extra-index-url", TORCH_CPU_INDEX)
+        status, tail = pip(lock, *arguments, "--extra-index-url", TORCH_CPU_INDEX)
     if status:
         raise SetupError(f"pip failed with status {status}:\n{tail}\nThe whole output is in {LOG}")
 
 
-def drop_broken() -> None:
+def drop_broken(lock: int) -> None:
     for name in OPTIONAL:
         found = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
         if subprocess.run([str(PYTHON), "-c", found, name], check=False).returncode:
@@ -179,12 +180,12 @@ def drop_broken() -> None:
         done = subprocess.run([str(PYTHON), "-c", f"import {name}"], capture_output=True, check=False)
         if done.returncode:
             say(f"removing {name}: it does not import with this torch, and vLLM runs without it")
-            status, tail = pip("uninstall", "-y", name)
+            status, tail = pip(lock, "uninstall", "-y", name)
             if status:
                 raise SetupError(f"could not remove {name}:\n{tail}")
 
 
-def set_up() -> None:
+def set_up(lock: int) -> None:
     extra = "vllm" if gpu_count() else "cpu"
     stamp = stamped()
     if stamp is not None and stamp == wanted(extra):
@@ -199,8 +200,8 @@ def set_up() -> None:
     else:
         make_venv()
     LOG.write_text("", encoding="utf-8")
-    install(extra)
-    drop_broken()
+    install(lock, extra)
+    drop_broken(lock)
     new = STAMP.with_suffix(".new")
     new.write_text(json.dumps(wanted(extra), indent=1), encoding="utf-8")
     os.replace(str(new), str(STAMP))
@@ -209,8 +210,8 @@ def set_up() -> None:
 
 def main() -> int:
     try:
-        with locked():
-            set_up()
+        with locked() as lock:
+            set_up(lock)
     except SetupError as error:
         print(f"setup: error: {error}", file=sys.stderr)
         return 1
