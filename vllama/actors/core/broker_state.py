@@ -52,6 +52,7 @@ class Lease:
     offered: bool = False
     answered: bool = False
     evicting: bool = False
+    settled: bool = False  # its start or wake is over: what is measured is what it takes
 
 
 @dataclass(slots=True)
@@ -191,6 +192,9 @@ def _slot_freed(s: BrokerState, e: ev.SlotFreed) -> None:
     slot = s.slots.pop((e.model, e.slot))
     if slot.held:
         s.epoch += 1
+        for lease in s.leases.values():
+            if lease.model == e.model and lease.state == "held":
+                lease.settled = True
 
 
 def _offer_made(s: BrokerState, e: ev.OfferMade) -> None:

@@ -67,8 +67,11 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
             short = min(still, lease.bytes - lease.residue_bytes)
             events.append(ev.LeaseFreed(lease.model, lease.lease, lease.residue_bytes, short))
     if fresh and not events:
+        unsettled = {ls.model for ls in s.leases.values() if ls.state == "held" and not ls.settled}
         for device in s.devices.values():
             for model, booked in device.unreturned.items():
+                if model in unsettled:
+                    continue  # what it takes anew would hide what it has not given back
                 still = min(_beyond_books(s, model, device.id), booked)
                 if still != booked:
                     events.append(ev.UnreturnedChanged(device.id, model, still))
