@@ -116,7 +116,7 @@ def choose_signals(announced: mmap.mmap | None) -> None:
         return getattr(previous, "wrapped", previous)
 
     # Blocking them would not do: multiprocessing's resource tracker unblocks SIGINT.
-    signal.signal = install_guarded
+    signal.signal = install_guarded  # type: ignore[assignment]
     for signum in _DEAF_TO:
         signal.signal(signum, signal.SIG_IGN)
     if announced is None:
@@ -127,7 +127,7 @@ def choose_signals(announced: mmap.mmap | None) -> None:
         byte[0] = 1
         terminate(process)
 
-    multiprocessing.process.BaseProcess.terminate = announce_and_terminate  # type: ignore[method-assign]
+    multiprocessing.process.BaseProcess.terminate = announce_and_terminate  # type: ignore[method-assign, assignment]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
@@ -177,7 +177,7 @@ def finish(engine: Callable[[], None]) -> NoReturn:
         code = 128 + signal.SIGTERM
     finally:
         if sys.exception() is not None:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

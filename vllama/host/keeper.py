@@ -81,7 +81,9 @@ class _Keeper:
         if self._pid == 0:
             self._become_engine(engine, ended)
         os.close(self._charge.log)
-        self._say({"engine": self._pid, "start": proctree.start_time(self._pid)})
+        me, start = os.getpid(), proctree.start_time(self._pid)
+        born = {"engine": self._pid, "start": start, "keeper": me, "keeper_start": proctree.start_time(me)}
+        self._say(born)
         poll = select.poll()
         for fd in (self._charge.status.fileno(), self._charge.life, ended):
             poll.register(fd, select.POLLIN)

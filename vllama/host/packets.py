@@ -6,6 +6,7 @@ Standard library only. An empty packet is the other side's end.
 import json
 import os
 import socket
+import struct
 from typing import Any
 
 _BYTES_MAX = 200_000
@@ -39,3 +40,9 @@ def receive(sock: socket.socket, *, wait: bool = True) -> tuple[Packet | None, l
     for fd in fds:
         os.set_inheritable(fd, False)
     return (json.loads(data) if data else None), fds
+
+
+def bound_sends(sock: socket.socket) -> None:
+    """A send on this end gives up when the other side has read nothing for a while, and never waits for ever."""
+    seconds = int(SEND_TIMEOUT_S)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
