@@ -21,7 +21,7 @@ from vllama.actors.core.messages import (
     SleepFailed,
 )
 from vllama.config import ModelConfig, VllamaConfig
-from vllama.errors import HostUnavailable, LaunchError
+from vllama.errors import ConfigError, HostUnavailable, LaunchError
 from vllama.host.command import launch_spec
 from vllama.host.engine import Engine, EngineFault
 from vllama.host.host import DeviceInfo, Host, HostSample, ModelFiles
