@@ -1,5 +1,6 @@
 """The listening socket: it accepts at once, and who holds a taken port is named."""
 
+import asyncio
 import os
 import socket
 
@@ -12,6 +13,23 @@ from vllama.errors import ConfigError
 def test_it_accepts_before_anything_serves():
     with listen("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname(), timeout=5):
         pass
+
+
+def test_small_answers_do_not_wait_for_an_acknowledgement():
+    async def main() -> int:
+        connected: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            connected.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        sock = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(serve, sock=sock):
+            with socket.create_connection(sock.getsockname(), timeout=5):
+                return await connected
+
+    assert asyncio.run(main()) == 1
 
 
 def test_a_taken_port_names_its_holder():

@@ -129,4 +129,4 @@ def _event(item: Record | Gap) -> bytes:
         data = json.dumps({"first": item.first, "last": item.last})
         return f"event: gap\ndata: {data}\n\n".encode()
     fields = record_json(item)
-    return f"id: {item.seq}\nevent: {fields['kind']}\ndata: {json.dumps(fields)}\n\n".encode()
+    return f"id: {item.seq}\nevent: {type(item.event).__name__}\ndata: {json.dumps(fields)}\n\n".encode()

@@ -11,14 +11,15 @@ from vllama.errors import ConfigError
 def listen(host: str, port: int) -> socket.socket:
     """A socket that accepts connections already. Raises ConfigError saying what is wrong and what to do."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}: {error.strerror or error}; choose another --host"
         ) from error
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, or asyncio leaves Nagle's algorithm on and each small answer waits 40 ms for an ACK.
+    sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
