@@ -13,7 +13,7 @@ class BrokerCreated:
 @fact
 class DeviceAdded:
     device: str
-    kind: Literal["cpu", "cuda"]
+    device_kind: Literal["cpu", "cuda"]
     total_bytes: int
 
 
@@ -81,7 +81,7 @@ class UnreturnedChanged:
 class SlotQueued:
     model: str
     slot: int
-    kind: SlotKind
+    transition: SlotKind
     devices: tuple[str, ...]
 
 

@@ -43,7 +43,7 @@ class Lease:
     state: Literal["waiting", "held", "returning", "residue"]
     asked_at: float = 0.0
     returning_since: float = 0.0
-    residue_bytes: int = 0
+    residue_bytes: int = 0  # as measured, even if that is more than the lease
     unattributed: tuple[int, ...] = ()  # of each device when the lease was granted
     last_used: float = 0.0
     in_flight: int = -1  # -1: declined, coming up
@@ -128,7 +128,7 @@ def _created(s: BrokerState, e: ev.BrokerCreated) -> None:
 
 
 def _device_added(s: BrokerState, e: ev.DeviceAdded) -> None:
-    s.devices[e.device] = Device(e.device, e.kind, e.total_bytes, free_measured=e.total_bytes)
+    s.devices[e.device] = Device(e.device, e.device_kind, e.total_bytes, free_measured=e.total_bytes)
 
 
 def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
@@ -157,7 +157,7 @@ def _lease_withdrawn(s: BrokerState, e: ev.LeaseWithdrawn) -> None:
 def _lease_returning(s: BrokerState, e: ev.LeaseReturning) -> None:
     lease = s.leases[e.model, e.lease]
     lease.state, lease.returning_since, lease.last_used = "returning", e.at, e.last_used
-    lease.residue_bytes = min(e.residue_bytes, lease.bytes)
+    lease.residue_bytes = e.residue_bytes
     lease.evicting = lease.offered = lease.answered = False
     s.epoch += 1
 
@@ -168,7 +168,7 @@ def _lease_freed(s: BrokerState, e: ev.LeaseFreed) -> None:
         for device in lease.devices:
             s.devices[device].unreturned[e.model] = e.unreturned_bytes
     if e.residue_bytes:
-        lease.state, lease.bytes = "residue", e.residue_bytes
+        lease.state, lease.bytes = "residue", min(e.residue_bytes, lease.bytes)
     else:
         del s.leases[e.model, e.lease]
 
@@ -181,7 +181,7 @@ def _unreturned(s: BrokerState, e: ev.UnreturnedChanged) -> None:
 
 
 def _slot_queued(s: BrokerState, e: ev.SlotQueued) -> None:
-    s.slots[e.model, e.slot] = Slot(e.model, e.slot, e.kind, e.devices)
+    s.slots[e.model, e.slot] = Slot(e.model, e.slot, e.transition, e.devices)
 
 
 def _slot_booked(s: BrokerState, e: ev.SlotBooked) -> None:

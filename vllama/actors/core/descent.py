@@ -97,7 +97,7 @@ def falling_asleep(s: State, m: InstanceMessage, now: float) -> Decision:
     assert s.descent is not None
     match m:
         case EngineAsleep(run, level, residue, freed, took_s) if run == s.run and not s.faulted:
-            residue = max(min(residue, s.lease_bytes), 1)
+            residue = max(residue, 1)  # nothing at all would mean that the engine is gone
             returned = ReturnLease(s.model, s.lease, residue, s.last_used)
             slept: Decision = (
                 [ev.EngineSlept(run, level, residue, freed, took_s), ev.LeaseDropped(s.lease, residue)],

@@ -98,7 +98,7 @@ class LeaseDropped:
 @fact
 class SlotRequested:
     slot: int
-    kind: SlotKind
+    transition: SlotKind
 
 
 @fact
@@ -204,10 +204,10 @@ class FailuresCleared:
 
 @fact
 class RestartNoted:
-    """One automatic restart for those who wait (`kind` "start"), or one more try of a start that lost its port or whose
-    profiling a neighbour disturbed (`kind` says which)."""
+    """One automatic restart for those who wait (`reason` "start"), or one more try of a start that lost its port or whose
+    profiling a neighbour disturbed (`reason` says which)."""
 
-    kind: str
+    reason: str
 
 
 @fact

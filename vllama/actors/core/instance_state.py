@@ -149,7 +149,7 @@ def _lease_dropped(s: State, e: ev.LeaseDropped) -> None:
 
 
 def _slot_requested(s: State, e: ev.SlotRequested) -> None:
-    s.slot, s.slot_state, s.slot_kind = e.slot, "waiting", e.kind
+    s.slot, s.slot_state, s.slot_kind = e.slot, "waiting", e.transition
 
 
 def _slot_held(s: State, _: ev.SlotHeld) -> None:
@@ -213,7 +213,7 @@ def _failures_cleared(s: State, _: ev.FailuresCleared) -> None:
 
 
 def _restart_noted(s: State, e: ev.RestartNoted) -> None:
-    s.restarts_noted = (*s.restarts_noted, e.kind)
+    s.restarts_noted = (*s.restarts_noted, e.reason)
 
 
 def _watch_changed(s: State, e: ev.WatchChanged) -> None:

@@ -26,6 +26,7 @@ BrokerDecision = tuple[list[ev.BrokerEvent], list[fx.BrokerEffect]]
 VOID: BrokerDecision = ([], [])
 AGAIN = fx.TellSelf(Replan())
 BACK_PART = 0.75  # of what a lease gives back must be measured back before it is free
+NOISE_BYTES = 2**25  # a process that sleeps does not hold still to the byte
 TICK_S = 1.0
 
 
@@ -60,11 +61,12 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
             continue
         late = now - lease.returning_since >= s.policy.memory_return_timeout_s
         still = max((_still_held(s, lease, index) for index in range(len(lease.devices))), default=0)
-        allowed = (1 - BACK_PART) * (lease.bytes - lease.residue_bytes)
+        gives_back = max(lease.bytes - lease.residue_bytes, 0)
+        allowed = (1 - BACK_PART) * gives_back + NOISE_BYTES
         if fresh and still <= allowed:
             events.append(ev.LeaseFreed(lease.model, lease.lease, lease.residue_bytes))
         elif late:
-            short = min(still, lease.bytes - lease.residue_bytes)
+            short = min(still, gives_back)
             events.append(ev.LeaseFreed(lease.model, lease.lease, lease.residue_bytes, short))
     if fresh and not events:
         unsettled = {ls.model for ls in s.leases.values() if ls.state == "held" and not ls.settled}
@@ -246,7 +248,7 @@ def _room_for(s: BrokerState, lease: Lease, devices: tuple[str, ...], now: float
 
 def _coming(s: BrokerState, device: str) -> int:
     """Bytes that are on their way back already."""
-    returning = sum(ls.bytes - ls.residue_bytes for ls in s.on(device) if ls.state == "returning")
+    returning = sum(max(ls.bytes - ls.residue_bytes, 0) for ls in s.on(device) if ls.state == "returning")
     return returning + sum(ls.bytes for ls in s.on(device) if ls.evicting and ls.state in ("held", "residue"))
 
 
