@@ -5,24 +5,17 @@ wins over what vllama would have chosen.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
 from vllama.host.estimate import Estimate, estimate, kv_bytes_for_lease
 from vllama.host.host import DeviceInfo, LaunchSpec, ModelFiles
+from vllama.host.processes import SERVER_ENV
 
 CPU_WORKER = "vllama.host.cpu_worker.SleepingCPUWorker"
 LEASE_MARGIN_BYTES = 2**28
 KV_BYTES_LEAST = 2**20  # vLLM wants a size even for a model that keeps no KV cache; it takes nothing then
-
-# The same for every engine, so that the zygote can be started under it and forks need nothing of their own.
-ENGINE_ENV: Mapping[str, str] = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "VLLM_SERVER_DEV_MODE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 
 RESERVED = frozenset({
     "host", "port", "uds", "model", "served-model-name", "api-key", "root-path", "ssl-keyfile", "ssl-certfile",
@@ -45,9 +38,9 @@ def launch_spec(
 ) -> LaunchSpec:
     """How to start this model on these devices under a lease of `lease_bytes` on each. Raises ConfigError."""
     cuda = tuple(device for device in devices if device.kind == "cuda")
-    env = dict(ENGINE_ENV)
+    env = dict(SERVER_ENV)
     if cuda:
-        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(d.id for d in cuda)}
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(device.id for device in cuda)
     return LaunchSpec(
         launch_id=launch_id,
         model=files.id,

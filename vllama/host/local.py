@@ -4,7 +4,6 @@ import asyncio
 import importlib.metadata
 import logging
 import platform
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -53,9 +52,12 @@ class LocalHost:
         self._hub = Hub(config.transformers_cache)
         self._hub_lock = asyncio.Lock()
         self._devices: tuple[Device, ...] = find_devices(config.memory_limit)
-        own_python = config.engine_python in ("", sys.executable)
-        preload = config.engine_start != "exec" and not config.engine_entry and own_python
-        self._processes = Processes(self._on_event, preload=preload)
+        self._processes = Processes(
+            self._on_event,
+            preload=config.engine_start != "exec" and not config.engine_entry,
+            python=config.engine_python,
+            zygote_log=config.logs_dir / "zygote.log",
+        )
         # Loopback only: no proxy, no certificates, no connection kept that a dead engine would leave stale.
         self._http = httpx.AsyncClient(
             trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0)
@@ -97,7 +99,7 @@ class LocalHost:
             ram_total_bytes=ram_total_bytes(),
             versions=await asyncio.to_thread(_versions),
             zygote=state,
-            start_mode_reason=reason or self._exec_reason(),
+            start_mode_reason=self._exec_reason() or reason,
         )
 
     async def models(self) -> tuple[ModelFiles, ...]:
@@ -269,15 +271,10 @@ class LocalHost:
             del self._launches[name]
 
     def _exec_reason(self) -> str:
+        """What the settings say against forking, "" when they leave it to the zygote."""
         if self._config.engine_entry:
             return "engine_entry is set"
-        if self._config.engine_start == "exec":
-            return "engine_start is exec"
-        return (
-            ""
-            if self._config.engine_python in ("", sys.executable)
-            else "engine_python is another interpreter"
-        )
+        return "engine_start is exec" if self._config.engine_start == "exec" else ""
 
     def _check_logs_later(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,314 @@
+"""A real process that takes vLLM's arguments, speaks vLLM's endpoints and misbehaves as vLLM does. Stdlib only.
+
+    python fake_vllm.py --model PATH --served-model-name ID --host 127.0.0.1 --port N [anything else vLLM knows]
+
+Memory: `--kv-cache-memory-bytes` and the size of the weights files of PATH (FAKE_VLLM_WEIGHTS_BYTES overrides it) are
+really taken, and given back by sleep. Faults: fake_faults.py. Beyond vLLM's own endpoints:
+
+    GET  /fake/stats                      counts: requests, completed, aborted, sleeps, sleeps_while_running, ...
+    POST /fake/gate?name=N[&tokens=K]     lets K tokens pass the gate N, or all from now on. A generation whose request
+                                          says `"user": "gate:N"` waits there after its first token.
+    GET  /fake/gate?name=N[&count=K]      answers when K (1) generations wait at the gate N
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import fake_answers as answers
+from fake_engine import Engine, say
+from fake_faults import Faults
+from fake_http import Connection, Exchange, HttpError
+
+GENERATE = ("/v1/chat/completions", "/v1/completions")
+EMBED = ("/v1/embeddings",)
+CLASSIFY = ("/classify",)
+SCORE = ("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
+
+
+def read_arguments(argv: list[str]) -> dict[str, str]:
+    """`--name value`, `--name=value` and `--switch` alike; unknown ones are kept and ignored."""
+    found, index = {}, 0
+    while index < len(argv):
+        name, equals, value = argv[index].removeprefix("--").partition("=")
+        index += 1
+        if not equals and index < len(argv) and not argv[index].startswith("--"):
+            value, index = argv[index], index + 1
+        found[name] = value
+    return found
+
+
+class Server:
+    def __init__(self, args: dict[str, str]) -> None:
+        self.args = args
+        self.model = args.get("served-model-name") or args.get("model", "fake")
+        self.folder = Path(args.get("model", "."))
+        self.faults = Faults(self.model)
+        self.routes = self._routes()
+        self.engine: Engine
+
+    def _routes(self) -> tuple[str, ...]:
+        """Which inference routes this kind of model has."""
+        try:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            config = {}
+        except ValueError as error:
+            sys.exit(
+                f"OSError: It looks like the config file at '{self.folder}' is not a valid JSON file: {error}"
+            )
+        architecture = (config.get("architectures") or [""])[0]
+        if "ForSequenceClassification" in architecture:
+            return SCORE + CLASSIFY
+        if self.args.get("runner") == "pooling" or architecture.endswith("Model"):
+            return EMBED + SCORE
+        return GENERATE
+
+    def start(self) -> None:
+        """What happens before anything listens, in vLLM's words where vllama reads them."""
+        say(f"INFO fake vLLM, non-default args: {self.args}")
+        time.sleep(self.faults("slow_start_s"))
+        while self.faults("hang_at_start"):
+            time.sleep(0.05)
+        if self.faults("die_at_start"):
+            sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
+        if self.faults("profiling_error"):
+            sys.exit(
+                "AssertionError: Error in memory profiling. Initial free memory 1.0 GiB, current free memory 2.0 GiB."
+            )
+        if self.faults("oom_at_start"):
+            sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if self.faults("port_taken"):
+            sys.exit("OSError: [Errno 98] Address already in use")
+        weights = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        weights = int(os.environ.get("FAKE_VLLM_WEIGHTS_BYTES", weights))
+        for _ in range(int(self.faults("children"))):
+            if os.fork() == 0:
+                while True:
+                    signal.pause()
+        self.engine = Engine(self.faults, weights, int(self.args.get("kv-cache-memory-bytes") or 0))
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, lambda: None if self.faults("ignore_term") else stop.set())
+        async with asyncio.TaskGroup() as tasks:
+            listener = await loop.create_server(
+                lambda: Connection(self.handle, tasks),
+                self.args.get("host", ""),
+                int(self.args.get("port", "8000")),
+            )
+            say("INFO Application startup complete.")
+            await stop.wait()
+            listener.close()
+            say("INFO Shutting down")
+            os._exit(0)
+
+    async def handle(self, exchange: Exchange) -> None:
+        """One request, whatever becomes of it, and its line in the log."""
+        try:
+            await self.answer(exchange)
+        except HttpError as error:
+            kind = "NotFoundError" if error.status == 404 else "BadRequestError"
+            body = {"message": error.message, "type": kind, "param": None, "code": error.status}
+            exchange.reply(error.status, {"error": body})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            exchange.reply(400, {"error": {"message": repr(error), "type": "BadRequestError", "code": 400}})
+        say(f'INFO: "{exchange.method} {exchange.path}" {exchange.status}')
+
+    async def answer(self, exchange: Exchange) -> None:
+        if exchange.path.startswith("/fake/"):
+            await self.fake(exchange)
+            return
+        match exchange.method, exchange.path:
+            case "GET", "/health":
+                exchange.reply(200)
+            case "GET", "/version":
+                exchange.reply(200, {"version": "0.0.fake"})
+            case "GET", "/v1/models":
+                card = {"id": self.model, "object": "model", "owned_by": "vllm", "max_model_len": 512}
+                exchange.reply(200, {"object": "list", "data": [card]})
+            case "POST", path if path in self.routes:
+                await self.infer(exchange)
+            case _, path if path in self.routes:
+                exchange.reply(405, {"detail": "Method Not Allowed"})
+            case _:
+                await self.control(exchange)
+
+    async def control(self, exchange: Exchange) -> None:
+        engine = self.engine
+        match exchange.method, exchange.path:
+            case "POST", "/sleep":
+                level = int(exchange.query.get("level", ["1"])[0])  # query parameters only: a body is ignored
+                if level not in (0, 1, 2):
+                    raise HttpError(422, "level is 0, 1 or 2")
+                await engine.sleep(level)
+                exchange.reply(200, {"status": "sleeping", "level": level})
+            case "POST", "/wake_up":
+                tags = exchange.query.get("tags", [])
+                exchange.reply(200, {"status": await engine.wake_up(tags), "tags": tags or None})
+            case "GET", "/is_sleeping":
+                exchange.reply(200, {"is_sleeping": engine.is_sleeping})
+            case "POST", "/collective_rpc":
+                if exchange.json().get("method") != "reload_weights":
+                    raise HttpError(500, "unknown method")
+                engine.reload_weights()
+                exchange.reply(200, {"results": [None]})
+            case "POST", "/reset_prefix_cache":
+                exchange.reply(200)
+            case _:
+                exchange.reply(404, {"detail": "Not Found"})
+
+    async def fake(self, exchange: Exchange) -> None:
+        name = exchange.query.get("name", ["all"])[0]
+        match exchange.method, exchange.path:
+            case "GET", "/fake/stats":
+                exchange.reply(200, self.engine.stats())
+            case "POST", "/fake/gate":
+                count = exchange.query.get("tokens")
+                self.engine.gates.let(name, int(count[0]) if count else None)
+                exchange.reply(200)
+            case "GET", "/fake/gate":
+                await self.engine.gates.until_waiting(name, int(exchange.query.get("count", ["1"])[0]))
+                exchange.reply(200)
+            case _:
+                exchange.reply(404)
+
+    async def infer(self, exchange: Exchange) -> None:
+        body = exchange.json()
+        if body.get("model", self.model) != self.model:
+            raise HttpError(404, f"The model `{body['model']}` does not exist.")
+        with self.engine.request():
+            await self.engine.admitted()
+            if exchange.path in GENERATE:
+                await self.generate(exchange, body)
+            else:
+                await self.engine.token("")
+                exchange.reply(200, self.pool(exchange.path, body))
+
+    async def generate(self, exchange: Exchange, body: dict) -> None:
+        chat = exchange.path == "/v1/chat/completions"
+        prompt = _chat_prompt(body["messages"]) if chat else str(body["prompt"])
+        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or (None if chat else 16)
+        salt = self.engine.salt
+        texts, finish = answers.tokens(prompt, wanted, salt, endless=bool(body.get("ignore_eos")))
+        user = str(body.get("user", ""))
+        gate = user.removeprefix("gate:") if user.startswith("gate:") else ""
+        shown = body.get("logprobs")
+        base = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-fake",
+            "created": int(time.time()),
+            "model": self.model,
+        }
+        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(texts)}
+        usage["total_tokens"] = sum(usage.values())
+        if body.get("stream"):
+            base["object"] = "chat.completion.chunk" if chat else "text_completion"
+            include_usage = (body.get("stream_options") or {}).get("include_usage")
+            await self.stream(exchange, base, texts, finish, gate, usage if include_usage else None)
+            return
+        for index in range(len(texts)):
+            await self.engine.token(gate if index else "")
+        choice: dict = {"index": 0, "finish_reason": finish, "logprobs": None}
+        if chat:
+            choice["message"] = {"role": "assistant", "content": "".join(texts)}
+        else:
+            choice["text"] = "".join(texts)
+            if shown is not None:
+                choice["logprobs"] = answers.logprobs(prompt, texts, salt, max(int(shown), 1))
+        object_name = "chat.completion" if chat else "text_completion"
+        exchange.reply(200, base | {"object": object_name, "choices": [choice], "usage": usage})
+
+    async def stream(
+        self, exchange: Exchange, base: dict, texts: list[str], finish: str, gate: str, usage: dict | None
+    ) -> None:
+        chat = base["object"].startswith("chat")
+        exchange.begin()
+        if chat:
+            delta = {"role": "assistant", "content": ""}
+            exchange.send(base | {"choices": [_delta(chat, "", None) | {"delta": delta}]})
+        for index, text in enumerate(texts):
+            await self.engine.token(gate if index else "")
+            if index == 2 and self.faults("die_mid_stream"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            last = finish if index == len(texts) - 1 else None
+            exchange.send(base | {"choices": [_delta(chat, text, last)]})
+        if usage is not None:
+            exchange.send(base | {"choices": [], "usage": usage})
+        exchange.send("[DONE]")
+        exchange.end()
+
+    def pool(self, path: str, body: dict) -> dict:
+        salt = self.engine.salt
+        head = {"id": "pool-fake", "object": "list", "created": int(time.time()), "model": self.model}
+        if path in EMBED:
+            texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+            form = body.get("encoding_format", "float")
+            data = [
+                {
+                    "index": i,
+                    "object": "embedding",
+                    "embedding": answers.encoded(answers.vector(str(t), salt), form),
+                }
+                for i, t in enumerate(texts)
+            ]
+            return head | {"data": data, "usage": _usage(texts)}
+        if path in CLASSIFY:
+            chance = answers.score(str(body["input"]), "", salt)
+            probs = {"label": "LABEL_0", "probs": [chance, 1 - chance], "num_classes": 2}
+            return head | {"data": [{"index": 0} | probs]}
+        if "rerank" in path:
+            documents = [str(document) for document in body["documents"]]
+            query = str(body["query"])
+            results = [
+                {"index": i, "document": {"text": d}, "relevance_score": answers.score(query, d, salt)}
+                for i, d in enumerate(documents)
+            ]
+            results.sort(key=lambda result: -result["relevance_score"])
+            results = results[: body.get("top_n") or None]
+            return {
+                "id": "rerank-fake",
+                "model": self.model,
+                "usage": _usage(documents),
+                "results": results,
+            }
+        first, second = _pair(body)
+        data = [
+            {"index": i, "object": "score", "score": answers.score(a, b, salt)}
+            for i, (a, b) in enumerate(zip(first, second, strict=True))
+        ]
+        return head | {"data": data, "usage": _usage([*first, *second])}
+
+
+def _chat_prompt(messages: list[dict]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _delta(chat: bool, text: str, finish: str | None) -> dict:
+    said = {"delta": {"content": text}} if chat else {"text": text}
+    return {"index": 0, "logprobs": None, "finish_reason": finish} | said
+
+
+def _pair(body: dict) -> tuple[list[str], list[str]]:
+    """Both sides of a score request, one against many repeated."""
+    first = body["queries"] if "queries" in body else body["text_1"]
+    second = body["documents"] if "documents" in body else body["text_2"]
+    first = first if isinstance(first, list) else [first]
+    second = second if isinstance(second, list) else [second]
+    return (first * len(second) if len(first) == 1 else first), second
+
+
+def _usage(texts: list) -> dict[str, int]:
+    count = sum(len(str(text).split()) for text in texts)
+    return {"prompt_tokens": count, "total_tokens": count}
+
+
+if __name__ == "__main__":
+    server = Server(read_arguments(sys.argv[1:]))
+    server.start()
+    asyncio.run(server.serve())
