@@ -12,7 +12,7 @@ import struct
 
 DIMENSIONS = 32
 CHAT_TOKENS_MAX = 12
-WORDS = ["the", "a", "cat", "dog", "sun", "sea", "red", "blue", "runs", "sleeps", "sings", "over", "under", "and"]
+WORDS = [
     "the",
     "a",
     "cat",
@@ -25,12 +25,10 @@ WORDS = ["the", "a", "cat", "dog", "sun", "sea", "red", "blue", "runs", "sleeps"
     "sleeps",
     "sings",
     "over",
-    "under",
     "and",
     "then",
-    "again",
 ]
-KNOWN = {"capital of france": ["", "The", "capital", "of", "France", "is", "Paris."][1:]}
+KNOWN = {"capital of france": ["The", "capital", "of", "France", "is", "Paris."]}
 
 
 def _random(*parts: object) -> random.Random:
