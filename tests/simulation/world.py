@@ -114,7 +114,7 @@ class World:
         self.closing = False
         self.broker: Actor[BrokerState] = self._actor(BROKER, BrokerState(), broker)
         created = BrokerCreated(msg.BrokerPolicy(busy_grace_s=rng.choice((0.5, 10.0)), wait_timeout_s=120.0))
-        self.journal.append(BROKER, ("Create", 0), created)
+        self.journal.append(BROKER, ("Create", 0), created, self.now)
         broker.evolve(self.broker.state, created)
         self.actors: dict[str, Actor[State]] = {}
         for device, total in self.devices.items():
@@ -153,7 +153,7 @@ class World:
         self.models[name] = Model(name, weights, need, footprint, rng.choice((10, 50)) * MB, policy)
         actor: Actor[State] = self._actor(name, State(), instance)
         created = ev.InstanceCreated(name, policy, msg.Need(need, weights, devices))
-        self.journal.append(name, ("Create", 0), created)
+        self.journal.append(name, ("Create", 0), created, self.now)
         instance.evolve(actor.state, created)
         self.actors[name] = actor
 
@@ -382,7 +382,9 @@ class World:
         if self.kind == "cuda":
             self._linger(engine, engine.memory, "")  # no process shows it any more
         engine.memory = 0
-        for device in engine.devices:  # what it had not yet given back is nobody's now; on CPU it dies with the process
+        for device in (
+            engine.devices
+        ):  # what it had not yet given back is nobody's now; on CPU it dies with the process
             late = [(t, "" if m == engine.model else m, size) for t, m, size in self.lingering[device]]
             self.lingering[device] = [entry for entry in late if entry[1] or self.kind == "cuda"]
         for number, ask in self.asks.items():

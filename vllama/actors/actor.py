@@ -63,10 +63,11 @@ class Actor(Generic[S]):
         """Decide, journal, evolve, act: one atomic step."""
         self._running = True
         try:
-            events, effects = self._decide(self.state, message, self._clock())
+            now = self._clock()
+            events, effects = self._decide(self.state, message, now)
             why = (type(message).__name__, cause)
             for event in events:
-                cause = self._journal.append(self.name, why, event)  # the journal first,
+                cause = self._journal.append(self.name, why, event, now)  # the journal first,
                 self._evolve(self.state, event)  # then the state,
             for effect in effects:  # then the world
                 self._perform(self, effect, cause)

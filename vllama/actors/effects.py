@@ -97,19 +97,12 @@ class Effects:
         run, launch_id = effect.run, _launch_id(model, effect.run)
         files, model_config = self._models[model]
         devices = tuple(self.devices[d] for d in effect.devices)
-        spec = launch_spec(
-            self._config,
-            model_config,
-            files,
-            devices,
-            effect.lease_bytes,
-            launch_id,
-            self._ports.get(model, 0),
-        )
+        lease_bytes, port = effect.lease_bytes, self._ports.get(model, 0)
         self._owners[launch_id] = (model, run)
         try:
+            spec = launch_spec(self._config, model_config, files, devices, lease_bytes, launch_id, port)
             proc = await self._host.launch(spec)
-        except (LaunchError, HostUnavailable) as error:
+        except (LaunchError, HostUnavailable, ConfigError) as error:
             if self._owners.pop(launch_id, None) is not None:
                 self._tell(model, EngineExited(run, None, "launch", error.message), cause)
         else:

@@ -138,17 +138,17 @@ class Journal:
         self._snapshots: deque[tuple[int, float, StateManager]] = deque([(0, clock(), StateManager())])
         self._subscriptions: list[Subscription] = []
 
-    def append(self, actor: str, cause: tuple[str, int], event: Event) -> int:
+    def append(self, actor: str, cause: tuple[str, int], event: Event, at: float) -> int:
         """Write one record; returns its sequence number."""
         if self.seq - self._snapshots[-1][0] >= SEGMENT:
             self._snapshot()
-        self.seq += 1
-        record = Record(self.seq, self._clock(), actor, cause, event)
+        seq = self.seq = self.seq + 1
+        record = Record(seq, at, actor, cause, event)
         (self._requests if type(event) in REQUEST_EVENTS else self._lifecycle).append(record)
         self.states.apply(actor, event)
         for subscription in self._subscriptions:
             subscription.push(record)
-        return self.seq
+        return seq
 
     def subscribe(
         self, since: int | None = None, *, actor: str | None = None, kinds: frozenset[str] | None = None

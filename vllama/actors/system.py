@@ -88,7 +88,7 @@ class System:
             self._on_bug,
         )
         created = BrokerCreated(to_broker_policy(self.config))
-        self.journal.append(BROKER, ("Create", 0), created)
+        self.journal.append(BROKER, ("Create", 0), created, self._clock())
         broker.evolve(self._broker.state, created)
         await self.host.open()
         info = await self.host.describe()
@@ -245,7 +245,7 @@ class System:
             self._on_bug,
             self.config.mailbox_max,
         )
-        self.journal.append(model, ("Create", 0), created)
+        self.journal.append(model, ("Create", 0), created, self._clock())
         instance.evolve(actor.state, created)
         self._actors[model] = actor
         self._run(actor)
@@ -325,7 +325,7 @@ class System:
         self._timers[actor] = asyncio.get_running_loop().call_later(delay_s, self._tell, actor, message, 0)
 
     def _note(self, what: str, detail: str) -> None:
-        self.journal.append(HOST, ("HostEvent", 0), ev.HostNoted(what, detail))
+        self.journal.append(HOST, ("HostEvent", 0), ev.HostNoted(what, detail), self._clock())
 
     def _on_bug(self, actor: Actor[Any], error: Exception, cause: int) -> None:
         """Supervision: an instance begins anew (its engine is killed, its callers are told); the broker's books cannot."""
@@ -340,7 +340,7 @@ class System:
         asks = [*state.waiting, *state.serving]
         commands, run, alive = list(state.goals), state.run, state.alive
         event = ev.InstanceReset(repr(error))
-        seq = self.journal.append(actor.name, ("Bug", cause), event)
+        seq = self.journal.append(actor.name, ("Bug", cause), event, self._clock())
         instance.evolve(state, event)
         for ask in asks:
             self._perform(actor, fx.Refuse(ask, refusal), seq)

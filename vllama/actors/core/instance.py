@@ -14,12 +14,14 @@ from vllama.actors.core import moves as mv
 from vllama.actors.core.exits import exited
 from vllama.actors.core.instance_state import State, evolve
 from vllama.actors.core.messages import (
+    Acquire,
     Candidate,
     EngineExited,
     EvictDeclined,
     InstanceMessage,
     Offer,
     Phase,
+    Release,
     Shutdown,
     WatchUse,
 )
@@ -27,6 +29,8 @@ from vllama.actors.core.moves import VOID, Decision, join
 
 __all__ = ["State", "decide", "evolve"]
 
+AWAKE = Phase.AWAKE
+_WARM = (Acquire, Release)
 _BY_PHASE: dict[Phase, Callable[[State, InstanceMessage, float], Decision]] = {
     Phase.STOPPED: ascent.stopped,
     Phase.FAILED: ascent.stopped,
@@ -43,6 +47,8 @@ _BY_PHASE: dict[Phase, Callable[[State, InstanceMessage, float], Decision]] = {
 
 def decide(s: State, m: InstanceMessage, now: float) -> Decision:
     """Say what happened and what to do about it; read nothing but the arguments."""
+    if s.phase is AWAKE and type(m) in _WARM:  # two turns a request: nothing is looked up for them
+        return descent.awake(s, m, now)
     in_any_phase = _IN_ANY_PHASE.get(type(m))
     return _BY_PHASE[s.phase](s, m, now) if in_any_phase is None else in_any_phase(s, m, now)
 

@@ -45,16 +45,16 @@ class StateManager:
 
     def apply(self, actor: str, event: Event) -> None:
         """Take one record in."""
-        if type(event) is HostNoted:
-            self.host_notes[event.what] = event.detail
-            return
         state = self._states.get(actor)
-        if state is None:
-            state = self._states[actor] = BrokerState() if actor == BROKER else State()
         if type(state) is State:
             instance_state.evolve(state, event)
         elif type(state) is BrokerState:
             broker_state.evolve(state, event)
+        elif type(event) is HostNoted:
+            self.host_notes[event.what] = event.detail
+        else:
+            self._states[actor] = BrokerState() if actor == BROKER else State()
+            self.apply(actor, event)
 
     def state(self, actor: str) -> Folded | None:
         """The folded state itself: look, do not touch."""

@@ -1,0 +1,65 @@
+"""What the actors cost a warm request: acquire + release through System, journal and read model included.
+
+`median_us` with nothing else in flight, `median_us_2000` with 2,000 requests held. The engine is tests/fakes/fake_vllm.py, a real
+process that is started once and then left alone: what is timed is the road from ask to ticket and back.
+"""
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import ROOT, publish
+
+sys.path.insert(0, str(ROOT))
+
+from tests.api.caches import CHAT, make_cache  # noqa: E402 - found by the line above
+from vllama.actors import System, Ticket  # noqa: E402
+from vllama.config import load_config  # noqa: E402
+from vllama.host.local import LocalHost  # noqa: E402
+
+ROUNDS = 7
+REQUESTS = 20_000
+
+
+async def one_by_one(system: System, requests: int) -> float:
+    """Microseconds for each acquire + release."""
+    ensure = system.ensure_instance_running
+    began = time.perf_counter()
+    for _ in range(requests):
+        (await ensure(CHAT)).release()
+    return (time.perf_counter() - began) / requests * 1e6
+
+
+async def main() -> None:
+    quiet: list[float] = []
+    crowded: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {
+            "config_dir": folder,
+            "transformers_cache": make_cache(Path(folder) / "hub"),
+            "engine_start": "exec",
+            "engine_entry": str(ROOT / "tests" / "fakes" / "fake_vllm.py"),
+        }
+        config = load_config(flags, env={})
+        system = System(config, LocalHost(config))
+        await system.start()
+        (await system.ensure_instance_running(CHAT)).release()  # the cold start is not what is timed
+        for _ in range(ROUNDS):
+            quiet.append(await one_by_one(system, REQUESTS))
+            held: list[Ticket] = [await system.ensure_instance_running(CHAT) for _ in range(2000)]
+            crowded.append(await one_by_one(system, REQUESTS))
+            for ticket in held:
+                ticket.release()
+        await system.shutdown()
+    figures = {
+        "median_us": round(statistics.median(quiet), 2),
+        "median_us_2000": round(statistics.median(crowded), 2),
+    }
+    publish("mailbox", {"quiet_us": quiet, "with_2000_us": crowded}, figures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
