@@ -124,6 +124,7 @@ class Processes:
         self._adopting: asyncio.TimerHandle | None = None
         self._number = 0
         self._closed = True
+        self._was_subreaper = False
         self._guard: GuardLink | None = None
         self._zygote: ZygoteLink | None = None
 
@@ -139,6 +140,7 @@ class Processes:
     async def open(self) -> None:
         """The guard runs and the zygote loads; what dead servers of this user left behind is removed. Returns at once.
         Raises LaunchError."""
+        self._was_subreaper = proctree.is_subreaper()
         proctree.become_subreaper()
         remove_stale()
         try:
@@ -173,6 +175,7 @@ class Processes:
         self._engines.clear()
         self._sweeps.clear()
         self._folder.remove()
+        proctree.become_subreaper(self._was_subreaper)
 
     async def launch(self, order: Order) -> Started:
         """The engine's process exists. Mode auto waits up to 60 s for a running preload, mode fork as long as it takes

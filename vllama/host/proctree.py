@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 15, 36, 37
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # What a terminal, systemd or `timeout` sends to a whole group: our helpers end by their pipes instead.
@@ -36,14 +36,22 @@ class Proc:
 
 
 def _prctl(option: int, value: int | bytes) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
+    word = ctypes.c_ulong(value) if isinstance(value, int) else value  # a plain int would be cut to 32 bits
+    if _libc.prctl(option, word, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
 
 
-def become_subreaper() -> None:
-    """From now on orphans among this process's descendants become its children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def become_subreaper(on: bool = True) -> None:
+    """From now on orphans among this process's descendants become its children (or no longer do)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(on))
+
+
+def is_subreaper() -> bool:
+    """Orphans among this process's descendants become its children."""
+    answer = ctypes.c_int()
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
+    return bool(answer.value)
 
 
 def set_name(name: str) -> None:
