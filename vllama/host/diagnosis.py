@@ -4,7 +4,9 @@
 _PORT = ("address already in use", "errno 98", "eaddrinuse")
 _PROFILING = ("error in memory profiling",)
 _OOM = (
-    "out of memory",
+    "cuda out of memory",
+    "hip out of memory",
+    "cuda error: out of memory",
     "outofmemoryerror",
     "can't allocate memory",
     "cannot allocate memory",
