@@ -141,7 +141,7 @@ class Story:
                 freed, left = record["freed_bytes"] / 2**20, record["residue_bytes"] / 2**20
                 tell(f"  {model}: asleep at level {record['level']} in {record['took_s']:.2f} s, "
                      f"{freed:.0f} MiB came free, {left:.0f} MiB are left")  # fmt: skip
-            elif kind == "EngineMeasured":
+            elif kind == "EngineRose":
                 took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
                 parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
                 tell(f"  {model}: {parts}; holds {record['footprint_bytes'] / 2**20:.0f} MiB")

@@ -41,9 +41,11 @@ def awake(story: Story | None = None) -> Story:
     ready = [
         fx.TellBroker(msg.ReturnSlot("m", 1)),
         fx.Admit(1, 1, "cold"),
+        fx.Weigh(1),
         fx.SetTimer(1, story.state.policy.unload_timeout),
     ]
-    story >> msg.EngineReady(1, 80) << ready
+    story >> msg.EngineReady(1) << ready
+    story >> msg.EngineWeighed(1, 80) << None
     return story >> msg.Release(1) << None
 
 
@@ -69,7 +71,7 @@ def test_who_comes_while_it_starts_joins() -> None:
     story >> msg.Acquire(2) << None
     story >> msg.Acquire(3) << None
     story >> msg.Release(2) << None
-    story >> msg.EngineReady(1, 80)
+    story >> msg.EngineReady(1)
     assert list(story.state.serving) == [1, 3]
 
 
@@ -95,7 +97,7 @@ def test_drains_before_it_sleeps_and_wakes_for_who_came_meanwhile() -> None:
     story >> msg.EngineAsleep(1, 2, 20, 60) << back
     story >> msg.LeaseGranted(2, 80, DEV) << to_broker(slot(3, "wake"))
     story >> msg.SlotGranted(3) << fx.WakeEngine(1, 2, 80)
-    story >> msg.EngineReady(1, 80)
+    story >> msg.EngineReady(1)
     assert list(story.state.serving) == [3]
 
 
@@ -241,7 +243,7 @@ def test_full_queue_is_refused() -> None:
 def test_late_outcomes_are_void() -> None:
     story = asleep()
     for late in (
-        msg.EngineReady(0, 1),
+        msg.EngineReady(0),
         msg.EngineAsleep(1, 2, 0, 0),
         msg.EngineExited(0, 1),
         msg.SlotGranted(2),

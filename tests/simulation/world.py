@@ -299,6 +299,8 @@ class World:
                     engine.memory = self._footprint(engine)
                     self._check_memory(engine)
                     self.after(delay, lambda: self._woken(engine))
+            case fx.Weigh():
+                pass  # told a while after _awake()
             case fx.SleepEngine(run, level):
                 engine = self._transition(name, run, ("awake",), "sleeping")
                 if engine is not None:
@@ -354,7 +356,10 @@ class World:
         measured = engine.memory
         if self.rng.random() < self.faults.lying_footprint:
             measured = self.rng.choice((0, measured // 2, measured * 2))
-        self.mail(engine.model, msg.EngineReady(engine.run, measured))
+        self.mail(engine.model, msg.EngineReady(engine.run))
+        self.after(
+            self.rng.random(), lambda: self.mail(engine.model, msg.EngineWeighed(engine.run, measured))
+        )
         if self.rng.random() < self.faults.crash_awake:
             self.after(self.rng.expovariate(0.3), lambda: self.exit(engine, -9))
 

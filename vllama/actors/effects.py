@@ -17,6 +17,7 @@ from vllama.actors.core.messages import (
     EngineLaunched,
     EngineReady,
     EngineUnready,
+    EngineWeighed,
     Measured,
     SleepFailed,
 )
@@ -65,6 +66,8 @@ class Effects:
                 self._spawn(self._launch(actor, effect, cause))
             case fx.AwaitReady(run):
                 self._spawn(self._await_ready(actor, run, cause))
+            case fx.Weigh(run):
+                self._spawn(self._weigh(actor, run, cause))
             case fx.WakeEngine():
                 self._spawn(self._wake(actor, effect, cause))
             case fx.SleepEngine():
@@ -119,34 +122,35 @@ class Effects:
         try:
             steps = dict(await engine.ready(config.start_timeout_s, config.start_quiet_s))
             steps |= await engine.warm_up(WARM_UP_TIMEOUT_S)
-            footprint = await self._used_by(engine.launch_id)
         except EngineFault as fault:
             if fault.reason != "exited":  # its exit is told by the host, with the log's last lines
                 self._tell(model, EngineUnready(run, fault.reason), cause)
         else:
-            self._tell(model, EngineReady(run, footprint, tuple(steps.items())), cause)
+            self._tell(model, EngineReady(run, tuple(steps.items())), cause)
 
     async def _wake(self, model: str, effect: fx.WakeEngine, cause: int) -> None:
         engine = self._engines[model]
         try:
             steps = await engine.wake(effect.level, self._bound(effect.footprint_bytes))
-            footprint = await self._used_by(engine.launch_id)
         except EngineFault as fault:
             self._tell(model, EngineUnready(effect.run, fault.reason), cause)
         else:
-            self._tell(model, EngineReady(effect.run, footprint, tuple(steps.items())), cause)
+            self._tell(model, EngineReady(effect.run, tuple(steps.items())), cause)
+
+    async def _weigh(self, model: str, run: int, cause: int) -> None:
+        footprint = await self._used_by(_launch_id(model, run))
+        self._tell(model, EngineWeighed(run, footprint), cause)
 
     async def _sleep(self, model: str, effect: fx.SleepEngine, cause: int) -> None:
         engine, begun = self._engines[model], time.monotonic()
         try:
-            before = await self._used_by(engine.launch_id) or effect.footprint_bytes
             await engine.sleep(effect.level, self._bound(effect.footprint_bytes))
             residue = await self._used_by(engine.launch_id)
         except EngineFault as fault:
             self._tell(model, SleepFailed(effect.run, fault.reason), cause)
         else:
             took_s = round(time.monotonic() - begun, 4)
-            freed = max(before - residue, 0)
+            freed = max(effect.footprint_bytes - residue, 0) if effect.footprint_bytes else 0
             self._tell(model, EngineAsleep(effect.run, effect.level, residue, freed, took_s), cause)
 
     async def _kill(self, model: str, run: int, grace_s: float, cause: int) -> None:
@@ -178,8 +182,10 @@ class Effects:
 
     async def _used_by(self, launch_id: str) -> int:
         """What the engine's tree takes now, on the device where it takes most; 0 when it cannot be measured."""
-        sample = await self._sample()
-        return max((d.used_by.get(launch_id, 0) for d in sample.devices), default=0) if sample else 0
+        try:
+            return max((await self._host.weigh(launch_id)).values(), default=0)
+        except HostUnavailable:
+            return 0
 
     async def _sample(self) -> HostSample | None:
         try:

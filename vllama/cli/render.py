@@ -134,7 +134,7 @@ def progress(kind: str, event: Mapping[str, Any]) -> str | None:
         case "EnginePlaced":
             why = f": {event['mode_reason']}" if event.get("mode_reason") else ""
             return f"engine is pid {event['pid']} on port {event['port']}, started by {event['mode']}{why}"
-        case "EngineMeasured":
+        case "EngineRose":
             steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event["steps_s"])
             return f"takes {size(event['footprint_bytes'])}" + (f"; {steps}" if steps else "")
         case "EngineFaulted":

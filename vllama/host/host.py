@@ -155,6 +155,9 @@ class Host(Protocol):
 
     async def sample(self) -> HostSample: ...
 
+    async def weigh(self, launch_id: str) -> Mapping[str, int]:
+        """Bytes that this engine's tree takes of each device now: cheaper than a whole sample. Empty when it is gone."""
+
     async def launch(self, spec: LaunchSpec) -> ProcInfo:
         """Create the process; returns before it is ready. Idempotent on `launch_id`. Raises LaunchError."""
 

@@ -113,6 +113,15 @@ class LocalHost:
         helpers = self._processes.helper_pids()
         return await asyncio.to_thread(self._measure, trees, helpers)
 
+    async def weigh(self, launch_id: str) -> Mapping[str, int]:
+        """Bytes that this engine's tree takes of each device now."""
+        launch = self._launches.get(launch_id)
+        if launch is None or not launch.alive:
+            return {}
+        trees = {launch_id: self._processes.tree_pids(launch_id)}
+        sample = await asyncio.to_thread(self._measure, trees, ())
+        return {device.id: device.used_by[launch_id] for device in sample.devices}
+
     async def launch(self, spec: LaunchSpec) -> ProcInfo:
         """The engine's process exists, on a port that was free a moment ago. Idempotent on `launch_id`."""
         if (known := self._launches.get(spec.launch_id)) is not None:

@@ -100,8 +100,8 @@ def coming_up(s: State, m: InstanceMessage, now: float) -> Decision:
             return [ev.AskEnded(ask, now)], []
         case EngineLaunched(run, pid, port, log, mode, reason) if run == s.run and s.phase is Phase.STARTING:
             return [ev.EnginePlaced(run, pid, port, log, mode, reason)], [fx.AwaitReady(run)]
-        case EngineReady(run, footprint, steps) if run == s.run and not s.faulted:
-            return _up(s, footprint, steps, now)
+        case EngineReady(run, steps) if run == s.run and not s.faulted:
+            return _up(s, steps, now)
         case EngineUnready(run, why) if run == s.run:
             return [ev.EngineFaulted(run, why)], [fx.Kill(run)]  # its exit does the rest
         case Sleep(command, level):
@@ -143,16 +143,17 @@ def _rise(s: State, now: float) -> Decision:
     return [ev.EngineSpawned(s.run + 1), ev.PhaseChanged(Phase.STARTING, now)], [spawn]
 
 
-def _up(s: State, footprint: int, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
+def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
     """Awake: who waited is admitted and served first, then a descent that was noted meanwhile begins."""
     how: How = "wake" if s.phase is Phase.WAKING else "cold"
-    measured: Decision = [ev.EngineMeasured(s.run, footprint, steps)], []
+    rose: Decision = [ev.EngineRose(s.run, steps)], []
     up = join(
-        measured,
+        rose,
         mv.drop_slot(s),
         mv.move_to(Phase.AWAKE, now),
         mv.admit(s, s.waiting, how, now),
         mv.arrive(s, Phase.AWAKE),
+        ([], [fx.Weigh(s.run)]),
     )
     descent, busy = s.descent, bool(s.waiting)
     if descent is None:

@@ -85,7 +85,7 @@ class Launch:
 
 @fact
 class AwaitReady:
-    """Wait for the engine, warm it up, measure it -> EngineReady | EngineUnready (or the exit alone)."""
+    """Wait for the engine, warm it up -> EngineReady | EngineUnready (or the exit alone)."""
 
     run: int
 
@@ -97,6 +97,13 @@ class WakeEngine:
     run: int
     level: Level
     footprint_bytes: int
+
+
+@fact
+class Weigh:
+    """Measure what the engine takes; nobody waits for it -> EngineWeighed."""
+
+    run: int
 
 
 @fact
@@ -138,7 +145,7 @@ class SetTick:
 
 InstanceEffect = (
     Admit | Refuse | Reply | Abort | TellBroker | SetTimer
-    | Launch | AwaitReady | WakeEngine | SleepEngine | StopEngine | Kill
+    | Launch | AwaitReady | WakeEngine | Weigh | SleepEngine | StopEngine | Kill
 )  # fmt: skip
 BrokerEffect = TellInstance | TellSelf | Measure | SetTick
 Effect = InstanceEffect | BrokerEffect

@@ -149,12 +149,19 @@ class EnginePlaced:
 
 
 @fact
+class EngineRose:
+    """Awake: what each step of the start or wake took."""
+
+    run: int
+    steps_s: tuple[tuple[str, float], ...] = ()
+
+
+@fact
 class EngineMeasured:
-    """Awake: what the engine's tree takes, and what each step of the start or wake took."""
+    """What the engine's tree takes while it is awake."""
 
     run: int
     footprint_bytes: int
-    steps_s: tuple[tuple[str, float], ...] = ()
 
 
 @fact
@@ -235,7 +242,7 @@ RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused
 InstanceEvent = (
     RequestEvent | InstanceCreated | InstanceReset | CommandTaken | CommandAnswered
     | LeaseRequested | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped
-    | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineMeasured | EngineSlept
+    | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineRose | EngineMeasured | EngineSlept
     | EngineFaulted | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
 )  # fmt: skip
 Event = InstanceEvent | BrokerEvent | HostNoted

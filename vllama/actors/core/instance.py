@@ -17,6 +17,7 @@ from vllama.actors.core.messages import (
     Acquire,
     Candidate,
     EngineExited,
+    EngineWeighed,
     EvictDeclined,
     InstanceMessage,
     Offer,
@@ -69,6 +70,13 @@ def _watch(s: State, m: WatchUse, _: float) -> Decision:
     return ([ev.WatchChanged(m.on)], []) if m.lease == s.lease and s.watched != m.on else VOID
 
 
+def _weighed(s: State, m: EngineWeighed, _: float) -> Decision:
+    """Weighed while it served: what its next wake needs. An engine that has left that state meanwhile weighs something else."""
+    if m.run != s.run or not m.footprint_bytes or s.phase not in (Phase.AWAKE, Phase.DRAINING):
+        return VOID
+    return [ev.EngineMeasured(m.run, m.footprint_bytes)], []
+
+
 def _shutdown(s: State, _: Shutdown, now: float) -> Decision:
     """No slot is needed any more: whoever waits is refused, the engine is stopped, what is starting is killed."""
     refusal = refusals.shutting_down(s)
@@ -86,6 +94,7 @@ def _shutdown(s: State, _: Shutdown, now: float) -> Decision:
 
 _IN_ANY_PHASE: dict[type, Callable[..., Decision]] = {
     EngineExited: _exit,
+    EngineWeighed: _weighed,
     Offer: _offer,
     WatchUse: _watch,
     Shutdown: _shutdown,

@@ -185,7 +185,11 @@ def _placed(s: State, e: ev.EnginePlaced) -> None:
 
 
 def _measured(s: State, e: ev.EngineMeasured) -> None:
-    s.footprint_bytes = e.footprint_bytes or s.footprint_bytes
+    s.footprint_bytes = e.footprint_bytes
+
+
+def _rose(_: State, __: ev.EngineRose) -> None:
+    """Its phase says it."""
 
 
 def _slept(s: State, e: ev.EngineSlept) -> None:
@@ -244,6 +248,7 @@ _CHANGES: dict[type, Callable[[State, Any], None]] = {
     ev.DescentCleared: _descent_cleared,
     ev.EngineSpawned: _spawned,
     ev.EnginePlaced: _placed,
+    ev.EngineRose: _rose,
     ev.EngineMeasured: _measured,
     ev.EngineSlept: _slept,
     ev.EngineFaulted: _faulted,

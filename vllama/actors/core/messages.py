@@ -204,12 +204,18 @@ class EngineLaunched:
 
 @fact
 class EngineReady:
-    """A start or a wake has ended well, probe included; `footprint_bytes` was measured (0: could not be). `steps_s` says what
-    each step took."""
+    """A start or a wake has ended well, probe included. `steps_s` says what each step took."""
+
+    run: int
+    steps_s: tuple[tuple[str, float], ...] = ()
+
+
+@fact
+class EngineWeighed:
+    """What an engine that was awake a moment ago takes, measured (0: could not be)."""
 
     run: int
     footprint_bytes: int
-    steps_s: tuple[tuple[str, float], ...] = ()
 
 
 @fact
@@ -383,7 +389,7 @@ class HolderLost:
 InstanceMessage = (
     Acquire | Release | Start | Sleep | Stop | Shutdown
     | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
-    | EngineLaunched | EngineReady | EngineUnready | EngineAsleep | SleepFailed | EngineExited | TimerDue
+    | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineAsleep | SleepFailed | EngineExited | TimerDue
 )  # fmt: skip
 BrokerMessage = (
     RequestLease | ReturnLease | RequestSlot | ReturnSlot | Candidate | Busy | Idle | EvictDeclined
