@@ -144,7 +144,9 @@ class Story:
             elif kind == "EngineRose":
                 took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
                 parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
-                tell(f"  {model}: {parts}; holds {record['footprint_bytes'] / 2**20:.0f} MiB")
+                tell(f"  {model}: {parts}")
+            elif kind == "EngineMeasured":
+                tell(f"  {model}: holds {record['footprint_bytes'] / 2**20:.0f} MiB")
         return by_model
 
     def phase(self, model: str) -> tuple[str, int]:

@@ -136,7 +136,9 @@ def progress(kind: str, event: Mapping[str, Any]) -> str | None:
             return f"engine is pid {event['pid']} on port {event['port']}, started by {event['mode']}{why}"
         case "EngineRose":
             steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event["steps_s"])
-            return f"takes {size(event['footprint_bytes'])}" + (f"; {steps}" if steps else "")
+            return f"is up: {steps}" if steps else "is up"
+        case "EngineMeasured":
+            return f"takes {size(event['footprint_bytes'])}"
         case "EngineFaulted":
             return f"failed: {event['why']}"
         case "EngineGone" if not event.get("expected"):
