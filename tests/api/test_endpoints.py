@@ -48,7 +48,17 @@ def test_what_is_served_and_what_is_not(http: httpx.Client):
     assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
     assert "tiny/none" in error_of(missing)["message"]
 
-    for path in ("/", "/v1", "/v1/", "/v1/nothing", "/docs", "/openapi.json", "/v1/models/", "/metrics"):
+    for path in (
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/nothing",
+        "/docs",
+        "/openapi.json",
+        "/v1/models/",
+        "/health/",
+        "/metrics",
+    ):
         assert (path, http.get(path).status_code) == (path, 404)
         error_of(http.get(path))
     wrong = http.get("/v1/chat/completions")

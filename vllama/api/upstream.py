@@ -17,22 +17,22 @@ _TIMEOUT = {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": N
 
 
 class _Trace:
-    """Whether a new connection was made, and whether the engine can have seen the request's head."""
+    """Whether a new connection was made, and whether the engine can have seen the whole request."""
 
     def __init__(self) -> None:
         self.connected = False
-        self.head_sent = False
+        self.sent = False
 
     async def __call__(self, name: str, info: dict[str, Any]) -> None:
         if name == "connection.connect_tcp.started":
             self.connected = True
-        elif name == "http11.send_request_headers.complete":
-            self.head_sent = True
+        elif name == "http11.send_request_body.complete":
+            self.sent = True
 
     @property
     def stale(self) -> bool:
-        """A kept connection was closed by the engine before it took anything of the request."""
-        return not self.connected and not self.head_sent
+        """A kept connection was closed by the engine before it took the request, so nothing can have come of it."""
+        return not self.connected and not self.sent
 
 
 class _Engine:
