@@ -1,0 +1,84 @@
+"""Real sleep on CPU: the memory comes back, and the answers after it are the very same."""
+
+import asyncio
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.engine_helpers import KV_BYTES, Engine, snapshot, start
+from tests.host.proc_helpers import server
+
+MB = 10**6
+
+
+async def chat(engine: Engine) -> Any:
+    return await engine.chat("What is the capital of France?")
+
+
+async def embed(engine: Engine) -> Any:
+    body = {"model": "m", "input": ["the cat sat", "on the mat"]}
+    return (await engine.call("POST", "/v1/embeddings", body))["data"]
+
+
+async def rerank(engine: Engine) -> Any:
+    body = {"model": "m", "query": "cat", "documents": ["the cat sat", "of a dog"]}
+    return (await engine.call("POST", "/v1/rerank", body))["results"]
+
+
+def test_level_2_gives_back_weights_and_kv_cache_at_the_third_cycle_as_at_the_first(demo_cache, tmp_path):
+    path = snapshot(demo_cache, "HuggingFaceTB/SmolLM2-135M-Instruct")
+    weights = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+
+    async def story():
+        async with server(tmp_path, preload=True) as host:
+            engine = await start(host.processes, tmp_path, path)
+            assert (engine.started.mode, engine.started.reason) == ("fork", "")
+            before = await chat(engine)
+            assert "Paris" in before[0]["message"]["content"]
+            for _ in range(3):
+                awake = engine.private_bytes()
+                await engine.call("POST", "/sleep?level=2")
+                asleep = engine.private_bytes()
+                assert awake - asleep >= 0.8 * (weights + KV_BYTES), f"{awake / MB} MB -> {asleep / MB} MB"
+                await engine.wake_from_2()
+                assert await chat(engine) == before
+            awake = engine.private_bytes()
+            await engine.call("POST", "/sleep?level=1")
+            asleep = engine.private_bytes()
+            assert 0.8 * KV_BYTES <= awake - asleep <= 1.5 * KV_BYTES, f"{awake / MB} MB -> {asleep / MB} MB"
+            await engine.call("POST", "/wake_up")
+            assert await chat(engine) == before
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("model", "ask", "more"),
+    [
+        ("tiny/qwen3", chat, ()),
+        ("tiny/bge-m3", embed, ("--runner", "pooling")),
+        ("tiny/qwen3-reranker", rerank, ("--runner", "pooling")),
+    ],
+)
+def test_answers_are_the_same_after_every_way_of_sleeping(tiny_cache, tmp_path, model, ask, more):
+    async def story():
+        async with server(tmp_path, preload=True) as host:
+            engine = await start(host.processes, tmp_path, snapshot(tiny_cache, model), *more)
+            assert engine.started.mode == "fork"
+            before = await ask(engine)
+            for level in (1, 2, 2):
+                await engine.call("POST", f"/sleep?level={level}")
+                assert (await engine.call("GET", "/is_sleeping"))["is_sleeping"] is True
+                if level == 2:
+                    await engine.wake_from_2()
+                else:
+                    await engine.call("POST", "/wake_up")
+                assert await ask(engine) == before
+            # Every kind of model refuses a level that there is not, and serves on.
+            with pytest.raises(urllib.error.HTTPError, match=r"[45]\d\d"):
+                await engine.call("POST", "/collective_rpc", {"method": "sleep", "kwargs": {"level": 7}})
+            assert await ask(engine) == before
+
+    asyncio.run(story())
