@@ -192,6 +192,8 @@ class World:
         for _ in range(8):
             if rng.random() < self.faults.command:
                 self.after(rng.random() * until_s, self.operator)
+        if rng.random() < 0.2:
+            self.after(until_s * rng.random() + 5.0, self.shut_down)
         limit = 40_000
         while self.step():
             limit -= 1
@@ -204,6 +206,8 @@ class World:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def client(self) -> None:
+        if self.closing:
+            return
         model = self.rng.choice(tuple(self.models))
         for _ in range(self.rng.choice((1, 1, 1, 4))):
             self.next_id += 1
@@ -227,6 +231,8 @@ class World:
 
     def operator(self) -> None:
         rng = self.rng
+        if self.closing:
+            return
         model = rng.choice(tuple(self.models))
         self.next_id += 1
         number = self.next_id
@@ -253,6 +259,12 @@ class World:
             self.broken(f"ask {effect.ask} reaches {actor} while its engine is {engine}")
         ask.engine = engine
         self.after(self.rng.expovariate(1.0), lambda: self.finish(effect.ask))
+
+    def shut_down(self) -> None:
+        """The server ends: the edge lets nothing more in, every instance is told."""
+        self.closing = True
+        for name in self.actors:
+            self.mail(name, msg.Shutdown())
 
     def in_flight(self, engine: Engine) -> int:
         return sum(1 for ask in self.asks.values() if ask.engine is engine and not ask.left)
@@ -311,7 +323,8 @@ class World:
                 engine = self.engines[name]
                 if engine.state != "dead":
                     engine.state = "stopping"
-                    self._alone(engine)
+                    if not self.closing:
+                        self._alone(engine)
                     self.after(delay, lambda: self.exit(engine, 0))
             case fx.Kill(run):
                 engine = self.engines[name]
@@ -499,6 +512,8 @@ class World:
             if (s.phase is Phase.AWAKE) != (s.lease_state == "held"):
                 self.broken(f"{name} is {s.phase} and its lease is {s.lease_state!r}")
             engine = self.engines.get(name)
+            if self.closing and s.alive:
+                self.broken(f"{name} outlives the shutdown: {s}")
             if s.alive != (engine is not None and engine.state != "dead"):
                 self.broken(f"{name}: alive is {s.alive}, the engine is {engine}")
         self._check_rest_of_books()
