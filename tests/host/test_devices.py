@@ -12,7 +12,7 @@ from vllama.host import devices
 from vllama.host.devices import RamDevice, find_devices, private_bytes_of
 from vllama.host.diagnosis import why_exited
 from vllama.host.logs import log_path, tail, truncate_if_long
-from vllama.host.ports import can_bind, free_port, listener_inodes, owned_by
+from vllama.host.ports import listener_inodes, owned_by, reserve
 
 SIZE = 32 * 2**20
 
@@ -77,22 +77,69 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert devices.ram_available_bytes() == min(2**29 + 2**20, devices._meminfo("MemAvailable:"))
 
 
-def test_a_port_with_a_listener_is_not_free_and_the_listener_is_ours() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server_on(port: int) -> socket.socket:
+    """Bound as every server binds, not listening yet."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("127.0.0.1", port))
+    return server
+
+
+def test_a_reserved_port_is_the_engines_and_nobody_elses(port: int) -> None:
+    reserved = reserve(port, port, ())
+    assert reserved is not None
+    with reserved:
+        assert reserve(port, port, ()) is None
+        with server_on(port) as engine:
+            engine.listen()
+            assert reserve(port, port, ()) is None
+            assert owned_by(listener_inodes(port), [os.getpid()])
+    with server_on(port) as one, server_on(port) as two:
+        one.listen()
+        with pytest.raises(OSError, match="in use"):
+            two.listen()
+
+
+def test_a_port_that_any_server_has_bound_is_not_free(port: int) -> None:
+    with server_on(port) as server:
+        assert reserve(port, port, ()) is None
         assert not listener_inodes(port)
-        listener.listen()
-        assert not can_bind(port)
-        assert free_port(port, port, (), port) is None
+        server.listen()
+        assert reserve(port, port, ()) is None
         inodes = listener_inodes(port)
         assert len(inodes) == 1
         assert owned_by(inodes, [2**22, os.getpid()])
         assert not owned_by(inodes, [os.getppid()])
-    assert can_bind(port)
-    assert free_port(port, port, ()) == port
-    assert free_port(port, port, {port}) is None
-    assert free_port(port, port, (), wanted=1) == port  # a wish outside the range is no wish
+    assert reserve(port, port, {port}) is None
+
+
+def test_what_is_left_of_closed_connections_is_no_hindrance(port: int) -> None:
+    with server_on(port) as server:
+        server.listen()
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            served, _ = server.accept()
+            served.close()  # first: its side stays in TIME_WAIT
+            assert client.recv(1) == b""
+    with pytest.raises(OSError, match="in use"), socket.socket() as alone:
+        alone.bind(("127.0.0.1", port))
+    reserved = reserve(port, port, (), wanted=port)
+    assert reserved is not None
+    with reserved, server_on(port) as engine:
+        engine.listen()
+
+
+def test_a_wish_outside_the_range_is_no_wish(port: int) -> None:
+    reserved = reserve(port, port, (), wanted=1)
+    assert reserved is not None
+    with reserved:
+        assert reserved.getsockname()[1] == port
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.host.local_helpers import BOUND_S, Bench, with_bench
 from vllama.errors import HostUnavailable, LaunchError
 from vllama.host.host import ReadyState
 from vllama.host.logs import read_span, size_of
-from vllama.host.ports import can_bind
+from vllama.host.ports import listener_inodes
 
 
 def test_an_engine_starts_serves_and_ends(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_an_engine_starts_serves_and_ends(tmp_path: Path) -> None:
         with pytest.raises(HostUnavailable):
             await bench.host.control(proc.launch_id, "GET", "/health", b"", 1)
         await bench.host.kill(proc.launch_id, 5)  # again: nothing happens
-        assert can_bind(proc.port)
+        assert not listener_inodes(proc.port)
 
     with_bench(tmp_path, story)
 
@@ -123,7 +123,7 @@ def test_why_a_start_failed(tmp_path: Path, fault: str, why: str, said: str) -> 
     with_bench(tmp_path, story)
 
 
-def test_another_server_on_the_port_is_not_our_engine(tmp_path: Path) -> None:
+def test_another_server_on_the_port_is_not_our_engine_and_ends_the_start(tmp_path: Path) -> None:
     class Health(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -133,19 +133,21 @@ def test_another_server_on_the_port_is_not_our_engine(tmp_path: Path) -> None:
 
     async def story(bench: Bench) -> None:
         bench.faults.write_text("hang_at_start")
-        proc, engine = await bench.launch()
+        proc, _ = await bench.launch()
         server = http.server.HTTPServer(("127.0.0.1", proc.port), Health)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             assert (await bench.host.control(proc.launch_id, "GET", "/health", b"", 5)).status == 200
-            assert (await bench.host.wait_ready(proc.launch_id, 0.3)).state == "waiting"
+            assert await bench.host.wait_ready(proc.launch_id, BOUND_S) == ReadyState("exited")
+            assert (await bench.exited(proc.launch_id)).why == "port"
+            bench.faults.write_text("")
+            again, _ = await bench.awake()
+            assert again.port != proc.port
         finally:
             await asyncio.to_thread(server.shutdown)
             thread.join()
             server.server_close()
-        bench.faults.write_text("")  # the port is free again, the engine goes on
-        await engine.ready(BOUND_S, BOUND_S)
 
     with_bench(tmp_path, story)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,23 +20,35 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Launch:
-    """`log_start` is the log's size when this run began: what earlier runs wrote is not this one's."""
+    """`reserved` keeps its port from other vllamas while it lives; `lost_port_at` is since when another program listens
+    there. `log_start` is the log's size when this run began: what earlier runs wrote is not this one's."""
 
     spec: LaunchSpec
-    port: int
+    reserved: socket.socket
     log: Path
     log_start: int
     proc: ProcInfo | None = None
     was_ready: bool = False
+    lost_port_at: float | None = None
+    why: str = ""
     kill_grace_s: float | None = None
     created: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = field(init=False)
     _moved_at: float = field(default_factory=time.monotonic)
     _looked: tuple[float, int, float] = (0.0, 0, 0.0)
+
+    def __post_init__(self) -> None:
+        self.port = self.reserved.getsockname()[1]
 
     @property
     def alive(self) -> bool:
         return self.proc is not None and not self.gone.is_set()
+
+    def end(self) -> None:
+        """It is gone: whoever waits for it is woken, and its port is anybody's."""
+        self.gone.set()
+        self.reserved.close()
 
     def quiet_s(self, pids: Sequence[int]) -> float:
         """How long neither the log grew nor CPU time was used (an idle engine's own upkeep is no progress)."""

@@ -7,6 +7,7 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Literal
 
 import httpx
 
@@ -28,12 +29,13 @@ from vllama.host.host import (
 from vllama.host.hub import Hub
 from vllama.host.launch import Launch
 from vllama.host.logs import log_path, read_span, size_of, truncate_if_long
-from vllama.host.ports import LOOPBACK, free_port, listener_inodes, owned_by
+from vllama.host.ports import LOOPBACK, listener_inodes, owned_by, reserve
 from vllama.host.processes import Order, Processes, ProcessEvent
 
 READY_POLL_S = 0.05
 PROGRESS_POLL_S = 1.0
 HEALTH_TIMEOUT_S = 5.0
+LOST_PORT_S = 1.0
 LOGS_CHECK_S = 10.0
 GONE_KEPT_MAX = 256
 
@@ -86,7 +88,7 @@ class LocalHost:
         if self._logs_check is not None:
             await asyncio.wait([self._logs_check])
         for launch in self._launches.values():
-            launch.gone.set()
+            launch.end()
         self._events.close()
         await self._http.aclose()
 
@@ -145,6 +147,7 @@ class LocalHost:
         finally:
             launch.created.set()
             if launch.proc is None:
+                launch.end()
                 del self._launches[spec.launch_id]
         self._ports[spec.model] = launch.port
         if launch.kill_grace_s is not None:  # it was killed while it was created
@@ -218,16 +221,17 @@ class LocalHost:
         """Port and log of a launch, chosen with no await between: two launches never get the same port."""
         taken = {launch.port for launch in self._launches.values() if not launch.gone.is_set()}
         start, end = self._config.vllm_port_start, self._config.vllm_port_end
-        port = free_port(start, end, taken, spec.port_wanted or self._ports.get(spec.model, 0))
-        if port is None:
+        reserved = reserve(start, end, taken, spec.port_wanted or self._ports.get(spec.model, 0))
+        if reserved is None:
             raise LaunchError(f"no free port in {start}-{end} for {spec.model}", model=spec.model)
-        path = log_path(self._config.logs_dir, spec.model, port)
+        path = log_path(self._config.logs_dir, spec.model, reserved.getsockname()[1])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             truncate_if_long(path, self._config.log_max_bytes)
         except OSError as error:
+            reserved.close()
             raise LaunchError(f"the log {path} of {spec.model} cannot be written: {error}") from error
-        return Launch(spec, port, path, size_of(path))
+        return Launch(spec, reserved, path, size_of(path))
 
     def _order(self, launch: Launch) -> Order:
         spec = launch.spec
@@ -242,14 +246,33 @@ class LocalHost:
         )
 
     async def _serves(self, launch: Launch, pids: tuple[int, ...]) -> bool:
-        if not await asyncio.to_thread(_listens, launch.port, pids):
-            return False
-        try:
-            return (
-                await self.control(launch.spec.launch_id, "GET", "/health", b"", HEALTH_TIMEOUT_S)
-            ).status == 200
-        except HostUnavailable:
-            return False
+        listener = await asyncio.to_thread(_listener, launch.port, pids)
+        if listener != "other":
+            launch.lost_port_at = None
+        if listener == "ours":
+            try:
+                health = await self.control(launch.spec.launch_id, "GET", "/health", b"", HEALTH_TIMEOUT_S)
+            except HostUnavailable:
+                return False
+            return health.status == 200
+        if listener == "other":
+            self._lost_port(launch)
+        return False
+
+    def _lost_port(self, launch: Launch) -> None:
+        """Another program listens where the engine will want to. vLLM may hang over that rather than end, so end it.
+
+        Not at the first sight: it may be a program that only tries whether the port is free.
+        """
+        now = time.monotonic()
+        if launch.lost_port_at is None:
+            launch.lost_port_at = now
+        elif now - launch.lost_port_at >= LOST_PORT_S and not launch.why and launch.kill_grace_s is None:
+            launch.why = "port"
+            log.warning(
+                "another program listens on port %d, which %s was to have", launch.port, launch.spec.model
+            )
+            self._processes.kill(launch.spec.launch_id, 0)
 
     def _measure(self, trees: Mapping[str, tuple[int, ...]], helpers: tuple[int, ...]) -> HostSample:
         at = time.monotonic()
@@ -261,11 +284,11 @@ class LocalHost:
         if event.kind != "exited" or launch is None:
             self._events.append(event.kind, event.launch_id, event.code, event.why, detail=event.detail)
             return
-        why = event.why
+        why = event.why or launch.why
         if not why and launch.kill_grace_s is None:
             why = why_exited(launch.log_end(), was_ready=launch.was_ready)
         tail = launch.log_tail()
-        launch.gone.set()
+        launch.end()
         self._events.append("exited", event.launch_id, event.code, why, tail, event.detail)
         self._forget_old()
 
@@ -305,9 +328,11 @@ class LocalHost:
                 log.warning("the log %s could not be cut: %s", launch.log, error)
 
 
-def _listens(port: int, pids: tuple[int, ...]) -> bool:
-    inodes = listener_inodes(port)
-    return bool(inodes) and owned_by(inodes, pids)
+def _listener(port: int, pids: tuple[int, ...]) -> Literal["none", "ours", "other"]:
+    """Whose listener stands on this port."""
+    if not (inodes := listener_inodes(port)):
+        return "none"
+    return "ours" if owned_by(inodes, pids) else "other"
 
 
 def _versions() -> dict[str, str]:

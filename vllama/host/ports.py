@@ -1,7 +1,7 @@
-"""TCP ports of engines: which one is free now, and whose listener stands on one. Linux: reads /proc.
+"""TCP ports of engines: one reserved for each launch, and whose listener stands on it. Linux: reads /proc.
 
-The range lies within Linux's ephemeral ports, so a port tested free may be taken before the engine binds it: the
-engine then dies of EADDRINUSE, and the next launch tests again.
+The range lies within Linux's ephemeral ports, and other servers use it too. A reservation keeps other vllamas away; any
+other program may still take the port before the engine listens: the engine then ends, and the next launch tries another.
 """
 
 import os
@@ -10,39 +10,56 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 LOOPBACK = "127.0.0.1"
-_LISTEN = "0A"
+_LISTEN, _TIME_WAIT = "0A", "06"
 
 
-def free_port(start: int, end: int, taken: Collection[int], wanted: int = 0) -> int | None:
-    """A port of [start, end] that can be bound now: `wanted` if possible, else the lowest. None: all are in use."""
+def reserve(start: int, end: int, taken: Collection[int], wanted: int = 0) -> socket.socket | None:
+    """A socket bound to a port of [start, end], `wanted` if possible, else the lowest. None: all are in use.
+
+    It is bound alone and only then made sharable: nobody else can reserve the port while it is open, and an engine, whose
+    socket has SO_REUSEADDR as every server's, binds and listens beside it.
+    """
     candidates = [wanted] if start <= wanted <= end else []
     candidates += range(start, end + 1)
-    return next((port for port in candidates if port not in taken and can_bind(port)), None)
+    return next((sock for port in candidates if port not in taken and (sock := _reserve(port))), None)
 
 
-def can_bind(port: int) -> bool:
-    """Whether an engine could listen on this port of loopback. Connections in TIME_WAIT are no hindrance."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _reserve(port: int) -> socket.socket | None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
         try:
-            probe.bind((LOOPBACK, port))
-            probe.listen(1)  # two sockets with SO_REUSEADDR may share a bind, never a listen
+            sock.bind((LOOPBACK, port))
         except OSError:
-            return False
-    return True
+            # What is left of an engine's connections is no hindrance, a listener or another's reservation is.
+            if set(_states(port)) != {_TIME_WAIT}:
+                raise
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((LOOPBACK, port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def _states(port: int) -> Iterable[str]:
+    return (state for state, _ in _sockets(port))
 
 
 def listener_inodes(port: int) -> frozenset[int]:
     """The sockets of this machine that listen on this TCP port, on any address."""
-    found = set()
+    return frozenset(inode for state, inode in _sockets(port) if state == _LISTEN)
+
+
+def _sockets(port: int) -> Iterable[tuple[str, int]]:
+    """State and inode of what is connected from, or listens on, this local port."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError), open(table, encoding="ascii") as lines:
             next(lines, None)
             for line in lines:
                 fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(int(fields[9]))
-    return frozenset(found)
+                if int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[3], int(fields[9])
 
 
 def owned_by(inodes: Collection[int], pids: Iterable[int]) -> bool:
