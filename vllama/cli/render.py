@@ -123,7 +123,15 @@ def result(answer: Mapping[str, Any]) -> None:
 
 
 def progress(kind: str, event: Mapping[str, Any]) -> str | None:
-    """An event as a line of progress; None for one that says nothing to somebody who waits."""
+    """An event as a line of progress; None for one that says nothing to somebody who waits, or that a server of another
+    version sends."""
+    try:
+        return _told(kind, event)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _told(kind: str, event: Mapping[str, Any]) -> str | None:
     match kind:
         case "PhaseChanged":
             return f"{event['to']}"
@@ -144,7 +152,7 @@ def progress(kind: str, event: Mapping[str, Any]) -> str | None:
         case "EngineGone" if not event.get("expected"):
             return f"engine has ended with {event['code']}" + (f" ({event['why']})" if event["why"] else "")
         case "RestartNoted":
-            return f"is started once more ({event['kind']})"
+            return f"is started once more ({event['reason']})"
         case "gap":
             return "(some events were lost)"
     return None
