@@ -5,11 +5,13 @@ Prints what happens as it happens. Exits 1, with the reason and the server's las
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -145,6 +147,9 @@ class Story:
                 took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
                 parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
                 tell(f"  {model}: {parts}")
+            elif kind == "EngineRose":
+                took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
+                tell(f"  {model}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items()))
             elif kind == "EngineMeasured":
                 tell(f"  {model}: holds {record['footprint_bytes'] / 2**20:.0f} MiB")
         return by_model
@@ -240,7 +245,13 @@ def run() -> None:
         server.kill()
 
 
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends the demo as Ctrl-C does: by its own clean-up."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         run()
     except (DemoError, ServerError, OSError) as error:
