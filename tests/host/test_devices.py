@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllama.host import devices
-from vllama.host.devices import RamDevice, find_devices, private_bytes_of
+from vllama.host.devices import RamDevice, anonymous_bytes_of, find_devices, private_bytes_of
 from vllama.host.diagnosis import why_exited
 from vllama.host.logs import log_path, tail, truncate_if_long
 from vllama.host.ports import listener_inodes, owned_by, reserve
@@ -30,6 +30,8 @@ def test_private_bytes_are_what_a_process_took_and_not_what_it_shares() -> None:
             os._exit(0)
         try:
             assert private_bytes_of([child]) < SIZE / 2  # all of it is shared with us
+            assert private_bytes_of([os.getpid()]) - before < SIZE / 2  # and so no longer ours alone
+            assert anonymous_bytes_of([os.getpid()]) > 0.9 * SIZE  # but ours still
         finally:
             os.write(write, b"x")
             os.waitpid(child, 0)

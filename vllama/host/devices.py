@@ -1,7 +1,8 @@
 """Memories that leases are booked on, behind one protocol. Here: the machine's RAM, counted in private bytes.
 
 RSS would count what forked engines share with the zygote once for each of them; private bytes are what comes back when
-the process goes. Synchronous: the caller runs it in a thread.
+the process goes. What is shared is the zygote's: of the helpers all anonymous memory counts, for its private bytes turn
+into shared ones with the first fork and back with the last engine. Synchronous: the caller runs it in a thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from vllama.host.host import DeviceInfo, DeviceSample
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 RESERVE_BYTES = 512 * 2**20  # left to the rest of the machine when no limit is set
+_ANONYMOUS = ("Anonymous:", "Swap:")
 _PRIVATE = ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:", "Swap:")
 
 
@@ -41,7 +43,7 @@ class RamDevice:
 
     def sample(self, trees: Mapping[str, Sequence[int]], helpers: Sequence[int]) -> DeviceSample:
         used = {launch_id: private_bytes_of(pids) for launch_id, pids in trees.items()}
-        shared = private_bytes_of(helpers)
+        shared = anonymous_bytes_of(helpers)
         total = self._info.total_bytes
         free = min(total - shared - sum(used.values()), ram_available_bytes())
         return DeviceSample("cpu", total, max(free, 0), used, shared)
@@ -54,14 +56,19 @@ def find_devices(limit_bytes: int | None) -> tuple[Device, ...]:
 
 def private_bytes_of(pids: Sequence[int]) -> int:
     """Private bytes, swapped ones too, of these processes together; one that is gone counts nothing."""
-    return sum(map(_private_bytes, pids))
+    return sum(_rollup(pid, _PRIVATE) for pid in pids)
 
 
-def _private_bytes(pid: int) -> int:
+def anonymous_bytes_of(pids: Sequence[int]) -> int:
+    """What these processes hold themselves, shared with their forks or not, each page that no file backs."""
+    return sum(_rollup(pid, _ANONYMOUS) for pid in pids)
+
+
+def _rollup(pid: int, fields: tuple[str, ...]) -> int:
     total = 0
     with suppress(OSError, ValueError):  # it may vanish between its listing and any line of this file
         for line in (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith(_PRIVATE):
+            if line.startswith(fields):
                 total += int(line.split()[1]) * 1024
     return total
 
