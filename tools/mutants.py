@@ -104,7 +104,12 @@ def fate(folder: Path, histories: int) -> str:
     env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     stories = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/actors"]
     simulated = subprocess.run(
-        [sys.executable, "-c", RUN, str(histories)], cwd=folder, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", RUN, str(histories)],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if simulated.returncode:
         return (simulated.stdout or simulated.stderr).strip().splitlines()[-1]

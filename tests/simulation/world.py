@@ -408,6 +408,8 @@ class World:
         for number, ask in self.asks.items():
             if ask.engine is engine and not ask.left:
                 self.after(self.rng.random() * 0.05, lambda number=number: self.finish(number))
+        if self.rng.random() < 0.2:  # a request meets the dead engine before its exit is told
+            self.mail(engine.model, msg.EngineUnreachable(engine.run))
         self.mail(engine.model, msg.EngineExited(engine.run, code, why, "the last lines"))
 
     # --- memory -------------------------------------------------------------------------------------------------------

@@ -196,6 +196,14 @@ class Journal:
             if record.seq > seq:
                 yield record_json(record)
 
+    def ended(self, live: dict[str, Any]) -> dict[str, Any]:
+        """The last line of a saved journal: the state that the fold must come to."""
+        return {
+            "kind": "End",
+            "seq": self.seq,
+            "states": {actor: encode(state) for actor, state in live.items()},
+        }
+
     def _snapshot(self) -> None:
         self._snapshots.append((self.seq, self._clock(), self.states.copy()))
         lost = max(self._lifecycle.lost, self._requests.lost)
@@ -229,6 +237,8 @@ def load(lines: Iterable[dict[str, Any]]) -> tuple[StateManager, list[Record]]:
     for actor, data in head["states"].items():
         states.put(actor, decode(BrokerState if actor == BROKER else State, data))
     for row in rows:
+        if row["kind"] == "End":
+            break
         cause = (row["cause"]["message"], row["cause"]["seq"])
         record = Record(row["seq"], row["at"], row["actor"], cause, decode_event(row))
         records.append(record)

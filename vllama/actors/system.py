@@ -5,7 +5,7 @@ import difflib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -208,6 +208,12 @@ class System:
             "stopping": self.stopping,
         }
 
+    def saved_journal(self) -> Iterator[dict[str, Any]]:
+        """The journal as JSON lines: a snapshot, the records after it, and the live states that they must fold to."""
+        yield from self.journal.saved()
+        actors: list[Actor[Any]] = [self._broker, *self._actors.values()]
+        yield self.journal.ended({actor.name: actor.state for actor in actors})
+
     async def models(self) -> tuple[ModelFiles, ...]:
         """The complete models of the cache."""
         return await self.host.models()
@@ -300,7 +306,8 @@ class System:
         pending = self._pending.pop(ask, None)
         if pending is None:  # its caller has left; the Release is in the mailbox already
             return
-        ticket = Ticket(ask, actor.name, actor.state.port, how, pending.waited_ms(), self._release)
+        state, waited = actor.state, pending.waited_ms()
+        ticket = Ticket(ask, actor.name, state.run, state.port, how, waited, self._release, self._unreachable)
         self._tickets[ask] = ticket
         pending.admit(ticket)
 
@@ -309,6 +316,9 @@ class System:
         self._actors[ticket.model].tell(msg.Release(ticket.ask))
         if self.stopping:
             self._quiet.set()
+
+    def _unreachable(self, ticket: Ticket) -> None:
+        self._actors[ticket.model].tell(msg.EngineUnreachable(ticket.run))
 
     def _forget(self, ask: int) -> None:
         """The caller of an ask has left before it was answered."""

@@ -11,12 +11,21 @@ from vllama.errors import VllamaError
 class Ticket:
     """Held by the response object, released by it at the last byte or at the client's disconnect."""
 
-    __slots__ = ("_release", "ask", "host", "model", "on_abort", "port", "state", "wait_ms")
+    __slots__ = ("_release", "_report", "ask", "host", "model", "on_abort", "port", "run", "state", "wait_ms")
 
     def __init__(
-        self, ask: int, model: str, port: int, state: How, wait_ms: float, release: Callable[["Ticket"], None]
+        self,
+        ask: int,
+        model: str,
+        run: int,
+        port: int,
+        state: How,
+        wait_ms: float,
+        release: Callable[["Ticket"], None],
+        report: Callable[["Ticket"], None],
     ) -> None:
         self.ask = ask
+        self.run = run
         self.model = model
         self.host = "127.0.0.1"
         self.port = port
@@ -24,6 +33,11 @@ class Ticket:
         self.wait_ms = wait_ms
         self.on_abort: Callable[[], None] | None = None
         self._release: Callable[[Ticket], None] | None = release
+        self._report = report
+
+    def unreachable(self) -> None:
+        """Nobody listens at this engine any more: who asks again gets the next one."""
+        self._report(self)
 
     def release(self) -> None:
         """Give the right back; a second time does nothing."""

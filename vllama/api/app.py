@@ -49,6 +49,7 @@ def create_app(system: System) -> FastAPI:
     # The data path comes first and goes round FastAPI's own machinery, which costs more than the rest of it.
     app.router.routes.extend(Route(path, Proxy(system, upstreams, path), methods=["POST"]) for path in PATHS)
     app.router.routes.append(Route("/debug/events", events.endpoint, methods=["GET"]))
+    app.router.routes.append(Route("/debug/journal", events.journal, methods=["GET"]))
     app.add_api_route("/health", _health, methods=["GET"])
     app.include_router(models.router)
     app.include_router(instances.router)

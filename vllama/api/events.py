@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from vllama.actors import Gap, Journal, Record, Subscription, record_json
+from vllama.actors import Gap, Journal, Record, Subscription, System, record_json
 from vllama.errors import BadRequest
 
 HEARTBEAT_S = 15.0
@@ -35,6 +35,13 @@ async def endpoint(request: Request) -> Response:
         kinds=frozenset(query.getlist("kind")),
         follow=follow == "1",
     )
+
+
+async def journal(request: Request) -> Response:
+    """GET /debug/journal: everything held, as JSON lines that can be folded: a snapshot, the records, the live states."""
+    system: System = request.app.state.system
+    lines = "".join(json.dumps(line) + "\n" for line in system.saved_journal())
+    return Response(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
 
 
 def _number(name: str, given: str) -> int:

@@ -129,18 +129,28 @@ class Exchange:
     async def _serve(self, body: bytes, wait_s: float | None) -> None:
         """Wait for an awake engine, then pass bytes. However this is left, the ticket is released, after the engine's
         connection has been closed."""
+        if not await self._attempt(body, wait_s, last=False):
+            await self._attempt(body, wait_s, last=True)
+
+    async def _attempt(self, body: bytes, wait_s: float | None, *, last: bool) -> bool:
+        """False when nobody listens at the engine: it is dying, nothing was sent, and another try gets its successor."""
         try:
             ticket = await self._system.ensure_instance_running(self._model, wait_s)
         except VllamaError as error:
             self._failure = error
-            return
+            return True
         try:
             ticket.on_abort = self._abort
             await self._forward(ticket, body)
         except httpx.TransportError as error:
+            if isinstance(error, httpx.ConnectError) and not self._started:
+                ticket.unreachable()
+                if not last:
+                    return False
             self._failure = self._failure or self._lost(error)
         finally:
             ticket.release()
+        return True
 
     async def _forward(self, ticket: Ticket, body: bytes) -> None:
         """The engine's answer as it is: status, headers but those of the hop, and every byte as it comes."""

@@ -11,6 +11,7 @@ from vllama.actors.core.messages import (
     CancelEvict,
     Candidate,
     EngineAsleep,
+    EngineUnreachable,
     Evict,
     Idle,
     InstanceMessage,
@@ -31,6 +32,8 @@ from vllama.actors.core.moves import VOID, Decision, join
 def awake(s: State, m: InstanceMessage, now: float) -> Decision:
     """The only phase that admits."""
     match m:
+        case EngineUnreachable(run) if run == s.run:
+            return _dying(s, now)
         case Acquire(ask):
             told: list[fx.InstanceEffect] = [fx.Admit(ask, s.run, "warm")]
             if s.watched and not s.serving:
@@ -63,6 +66,8 @@ def draining(s: State, m: InstanceMessage, now: float) -> Decision:
     """No admission; the slot is asked for when the last request has ended."""
     assert s.descent is not None
     match m:
+        case EngineUnreachable(run) if run == s.run:
+            return join(mv.drop_slot(s), _dying(s, now))
         case Acquire(ask):
             return mv.enqueue(s, ask)
         case Release(ask) if ask in s.serving:
@@ -208,6 +213,12 @@ def _after_sleep(s: State, descent: Descent, level: int, now: float) -> Decision
     if mv.wanted(s):
         return join(clear, answered, mv.want_lease(s, now, fresh=False))
     return join(clear, answered, mv.arm(s, s.policy.stop_timeout_s))
+
+
+def _dying(s: State, now: float) -> Decision:
+    """Nothing more is admitted; whoever comes waits for the exit and is served by the next engine."""
+    faulted = ev.EngineFaulted(s.run, "the engine took no connection any more")
+    return [faulted, ev.PhaseChanged(Phase.STOPPING, now)], [fx.Kill(s.run)]
 
 
 def _abort(s: State, why: str) -> Decision:

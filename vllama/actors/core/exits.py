@@ -13,7 +13,7 @@ ONE_MORE_TRY = ("port", "profiling")  # not the model's fault: tried once more, 
 
 def exited(s: State, m: EngineExited, now: float) -> Decision:
     """From any phase in which the engine lives."""
-    expected = s.phase is Phase.STOPPING
+    expected = s.phase is Phase.STOPPING and not s.faulted
     gone: Decision = [ev.EngineGone(m.run, m.code, m.why, m.log_tail, expected)], []
     returned = join(gone, mv.drop_slot(s), mv.drop_lease(s), mv.drop_residue(s))
     if expected:

@@ -227,6 +227,13 @@ class EngineUnready:
 
 
 @fact
+class EngineUnreachable:
+    """A request met no listener at an engine that should be awake: it is dying, or deaf; its exit is not told yet."""
+
+    run: int
+
+
+@fact
 class EngineAsleep:
     """The engine sleeps; `residue_bytes` is what it still holds (measured), `freed_bytes` the memory_delta."""
 
@@ -389,7 +396,7 @@ class HolderLost:
 InstanceMessage = (
     Acquire | Release | Start | Sleep | Stop | Shutdown
     | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
-    | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineAsleep | SleepFailed | EngineExited | TimerDue
+    | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineUnreachable | EngineAsleep | SleepFailed | EngineExited | TimerDue
 )  # fmt: skip
 BrokerMessage = (
     RequestLease | ReturnLease | RequestSlot | ReturnSlot | Candidate | Busy | Idle | EvictDeclined
