@@ -26,7 +26,8 @@ MUTANTS = (
     ("descent.py", "return join(over, mv.want_slot(s, \"down\", s.devices)) if len(s.serving) == 1 else over",
      "return over", "the end of a drain asks for no slot"),
     ("descent.py", "            return mv.enqueue(s, ask)\n        case Release(ask) if ask in s.serving:",
-     "            return [ev.AskAdmitted(ask, now)], [fx.Admit(ask, s.run, \"warm\")]\n        case Release(ask) if ask in s.serving:",
+     "            return [ev.AskAdmitted(ask, now)], [fx.Admit(ask, s.run, \"warm\")]\n"
+     "        case Release(ask) if ask in s.serving:",
      "draining admits"),
     ("descent.py", "case EngineAsleep(run, level, residue, freed, took_s) if run == s.run and not s.faulted:",
      "case EngineAsleep(run, level, residue, freed, took_s) if not s.faulted:", "no run on the outcome of a sleep"),
@@ -76,7 +77,8 @@ MUTANTS = (
      "a wake is granted while its sleeper's lease returns"),
     ("planning.py", "awake = [_holder(ls) for ls in held if not ls.pinned and ls.in_flight >= 0]",
      "awake = [_holder(ls) for ls in held if not ls.pinned]", "one that is coming up is evicted"),
-    ("planning.py", "                if model in unsettled:\n                    continue  # what it takes anew would hide what it has not given back\n",
+    ("planning.py", "                if model in unsettled:\n                    continue  "
+     "# what it takes anew would hide what it has not given back\n",
      "", "what a sleeper has not returned is forgotten at its wake"),
     ("broker_state.py", "return max(min(d.total_bytes - self.booked_bytes(device), d.free_measured - promised), 0)",
      "return max(d.free_measured - promised, 0)", "only what is measured counts, not the books"),

@@ -21,7 +21,10 @@ def record(seed: int) -> Path:
     world = World(seed)
     world.run(asks=8, until_s=20.0)
     states = world.journal.states
-    lines = [*world.journal.saved(), {"kind": "End", "states": {a: encode(states.state(a)) for a in states.actors()}}]
+    lines = [
+        *world.journal.saved(),
+        {"kind": "End", "states": {a: encode(states.state(a)) for a in states.actors()}},
+    ]
     path = ROOT / "tests" / "replay" / "journals" / f"seed-{seed}.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path

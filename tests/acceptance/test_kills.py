@@ -6,13 +6,16 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from serving import Vllama
 
 from tests.api.caches import CHAT, EMBED
 from tests.api.rig import Rig, chat_body, error_in, error_of
+
+if TYPE_CHECKING:
+    import httpx
 
 Make = Callable[..., Vllama]
 

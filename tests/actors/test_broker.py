@@ -105,7 +105,7 @@ def test_wake_asks_only_for_what_its_sleeper_does_not_hold() -> None:
     story = machine(total=5)
     held(story, "a", 4)
     story >> msg.ReturnLease("a", 1, 1 << 30, 5.0)
-    story.skip() >> measured(story, a=1)
+    story.skip() >> measured(story, a=1, others=1)
     story.skip()
     assert to("a", msg.LeaseGranted(2, 4 << 30, DEV))[0] in ask(
         story, request("a", 4, 2, fresh=False), a=1, others=1

@@ -215,7 +215,10 @@ class World:
             self.asks[ask] = Ask(model)
             self.mail(model, msg.Acquire(ask))
             if self.rng.random() < self.faults.leave:
-                self.after(self.rng.expovariate(0.3), lambda ask=ask: self.leave(ask))
+                patience = self.rng.choice((0.3, 10.0))
+                self.after(self.rng.expovariate(patience), lambda ask=ask: self.leave(ask))
+                if patience > 1 and self.rng.random() < 0.5:  # hangs up and asks again: grants cross
+                    self.after(self.rng.random() * 0.2, self.client)
 
     def leave(self, ask: int) -> None:
         """The caller hangs up: while it waits or while it is served."""
@@ -258,7 +261,8 @@ class World:
         if engine is None or engine.run != effect.run or engine.state not in ("awake", "dead"):
             self.broken(f"ask {effect.ask} reaches {actor} while its engine is {engine}")
         ask.engine = engine
-        self.after(self.rng.expovariate(1.0), lambda: self.finish(effect.ask))
+        rate = self.rng.choice((1.0, 1.0, 1.0, 0.02))  # some streams are long
+        self.after(self.rng.expovariate(rate), lambda: self.finish(effect.ask))
 
     def shut_down(self) -> None:
         """The server ends: the edge lets nothing more in, every instance is told."""
@@ -348,6 +352,7 @@ class World:
 
     def _started(self, engine: Engine, run: int) -> None:
         if engine.run != run or engine.state != "starting":
+            self.late(engine.model, msg.EngineUnready(run, "no answer"))
             return
         if self.rng.random() < self.faults.hang_start:
             self.mail(engine.model, msg.EngineUnready(run, "start timeout"))
@@ -356,6 +361,7 @@ class World:
 
     def _woken(self, engine: Engine) -> None:
         if engine.state != "waking":
+            self.late(engine.model, msg.EngineUnready(engine.run, "no answer"))
             return
         if self.rng.random() < self.faults.crash_wake:
             self.exit(engine, 1)
@@ -378,6 +384,12 @@ class World:
 
     def _slept(self, engine: Engine, level: int) -> None:
         if engine.state != "sleeping":
+            self.late(
+                engine.model,
+                self.rng.choice(
+                    (msg.SleepFailed(engine.run, "no answer"), msg.EngineAsleep(engine.run, level, MB, MB))
+                ),
+            )
             return
         if self.rng.random() < self.faults.crash_sleep:
             self.exit(engine, 1)
@@ -391,6 +403,10 @@ class World:
             self.mail(engine.model, asleep)
             if self.rng.random() < self.faults.crash_asleep:
                 self.after(self.rng.expovariate(0.1), lambda: self.exit(engine, -9))
+
+    def late(self, model: str, outcome: object) -> None:
+        """An effect on an engine that has died meanwhile has its outcome too, whenever."""
+        self.after(self.rng.expovariate(0.1), lambda: self.mail(model, outcome))
 
     def exit(self, engine: Engine, code: int, why: str = "") -> None:
         """The whole tree is gone; told once."""

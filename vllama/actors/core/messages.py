@@ -396,7 +396,8 @@ class HolderLost:
 InstanceMessage = (
     Acquire | Release | Start | Sleep | Stop | Shutdown
     | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
-    | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineUnreachable | EngineAsleep | SleepFailed | EngineExited | TimerDue
+    | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineUnreachable
+    | EngineAsleep | SleepFailed | EngineExited | TimerDue
 )  # fmt: skip
 BrokerMessage = (
     RequestLease | ReturnLease | RequestSlot | ReturnSlot | Candidate | Busy | Idle | EvictDeclined
