@@ -41,6 +41,11 @@ class Exchange:
         self._head(status, f"content-type: application/json\r\ncontent-length: {len(data)}\r\n")
         self.transport.write(data)
 
+    def text(self, value: str) -> None:
+        data = value.encode()
+        self._head(200, f"content-type: text/plain\r\ncontent-length: {len(data)}\r\n")
+        self.transport.write(data)
+
     def begin(self) -> None:
         self._chunked = True
         self._head(200, "content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n")

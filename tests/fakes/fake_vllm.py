@@ -130,6 +130,10 @@ class Server:
                 exchange.reply(200)
             case "GET", "/version":
                 exchange.reply(200, {"version": "0.0.fake"})
+            case "GET", "/metrics":
+                exchange.text(
+                    f'vllm:num_requests_running{{model_name="{self.model}"}} {self.engine.running}.0\n'
+                )
             case "GET", "/v1/models":
                 card = {"id": self.model, "object": "model", "owned_by": "vllm", "max_model_len": 512}
                 exchange.reply(200, {"object": "list", "data": [card]})

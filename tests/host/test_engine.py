@@ -162,6 +162,11 @@ TOKEN = Reference("/v1/completions", " Paris", {" Paris": -0.5, " the": -1.0})
         (TOKEN, Reference("/v1/completions", " cat", {" cat": -9.0}), "first token ' cat'"),
         (TOKEN, None, "not answered any more"),
         (
+            Reference("/v1/completions", "", {"": -1.0}),
+            Reference("/v1/completions", "x", {"x": -1.0}),
+            "first token",
+        ),
+        (
             Reference("/v1/embeddings", numbers=(1.0, 0.0)),
             Reference("/v1/embeddings", numbers=(2.0, 0.01)),
             "",
