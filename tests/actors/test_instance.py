@@ -254,6 +254,29 @@ def test_late_outcomes_are_void() -> None:
         assert decide(story.state, late, story.now) == ([], []), late
 
 
+def test_grant_of_a_lease_that_was_given_up_is_not_taken_for_the_next() -> None:
+    story = play(fresh())
+    story >> msg.Acquire(1) << to_broker(lease(1))
+    story >> msg.Release(1) << to_broker(msg.ReturnLease("m", 1, 0, 0.0))
+    story >> msg.Acquire(2) << to_broker(lease(2))
+    story >> msg.LeaseGranted(1, 100, DEV) << None
+    story >> msg.LeaseGranted(2, 100, DEV) << to_broker(slot(1, "start"))
+    story >> msg.Release(2) << to_broker(msg.ReturnSlot("m", 1), msg.ReturnLease("m", 2, 0, 0.0))
+    story >> msg.Acquire(3) << to_broker(lease(3))
+    story >> msg.LeaseGranted(3, 100, DEV) << to_broker(slot(2, "start"))
+    story >> msg.SlotGranted(1) << None
+    story >> msg.SlotGranted(2) << fx.Launch(1, 100, DEV)
+
+
+def test_outcome_of_a_dead_engines_sleep_is_not_taken_for_the_next_engines() -> None:
+    story = awake()
+    story >> msg.Evict(1, 2) << to_broker(slot(2, "down"))
+    story >> msg.SlotGranted(2) << fx.SleepEngine(1, 2, 80)
+    story.state.run = 2  # as if the first engine had died and the second were falling asleep now
+    story >> msg.EngineAsleep(1, 2, 20, 60) << None
+    story >> msg.SleepFailed(1, "late") << None
+
+
 def test_watched_instance_tells_when_it_becomes_busy_and_idle() -> None:
     story = awake()
     story >> msg.WatchUse(1, on=True) << None
