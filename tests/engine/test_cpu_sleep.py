@@ -54,31 +54,37 @@ def test_level_2_gives_back_weights_and_kv_cache_at_the_third_cycle_as_at_the_fi
     asyncio.run(story())
 
 
-@pytest.mark.parametrize(
-    ("model", "ask", "more"),
-    [
-        ("tiny/qwen3", chat, ()),
-        ("tiny/bge-m3", embed, ("--runner", "pooling")),
-        ("tiny/qwen3-reranker", rerank, ("--runner", "pooling")),
-    ],
+KINDS = (
+    ("tiny/qwen3", chat, ()),
+    ("tiny/bge-m3", embed, ("--runner", "pooling")),
+    ("tiny/qwen3-reranker", rerank, ("--runner", "pooling")),
 )
-def test_answers_are_the_same_after_every_way_of_sleeping(tiny_cache, tmp_path, model, ask, more):
+
+
+async def sleep_every_way(engine: Engine, ask: Any) -> None:
+    before = await ask(engine)
+    for level in (1, 2, 2):
+        await engine.call("POST", f"/sleep?level={level}")
+        assert (await engine.call("GET", "/is_sleeping"))["is_sleeping"] is True
+        if level == 2:
+            await engine.wake_from_2()
+        else:
+            await engine.call("POST", "/wake_up")
+        assert await ask(engine) == before
+    # A level that there is not is refused, and the engine serves on.
+    with pytest.raises(urllib.error.HTTPError, match=r"[45]\d\d"):
+        await engine.call("POST", "/collective_rpc", {"method": "sleep", "kwargs": {"level": 7}})
+    assert await ask(engine) == before
+
+
+def test_answers_are_the_same_after_every_way_of_sleeping(tiny_cache, tmp_path):
     async def story():
         async with server(tmp_path, preload=True) as host:
-            engine = await start(host.processes, tmp_path, snapshot(tiny_cache, model), *more)
-            assert engine.started.mode == "fork"
-            before = await ask(engine)
-            for level in (1, 2, 2):
-                await engine.call("POST", f"/sleep?level={level}")
-                assert (await engine.call("GET", "/is_sleeping"))["is_sleeping"] is True
-                if level == 2:
-                    await engine.wake_from_2()
-                else:
-                    await engine.call("POST", "/wake_up")
-                assert await ask(engine) == before
-            # Every kind of model refuses a level that there is not, and serves on.
-            with pytest.raises(urllib.error.HTTPError, match=r"[45]\d\d"):
-                await engine.call("POST", "/collective_rpc", {"method": "sleep", "kwargs": {"level": 7}})
-            assert await ask(engine) == before
+            for model, ask, more in KINDS:
+                path, name = snapshot(tiny_cache, model), model.rpartition("/")[2]
+                engine = await start(host.processes, tmp_path, path, *more, launch_id=name)
+                assert engine.started.mode == "fork"
+                await sleep_every_way(engine, ask)
+                host.processes.kill(name, 10)
 
     asyncio.run(story())

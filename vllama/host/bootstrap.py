@@ -5,6 +5,7 @@ module and so are prepared too. After a fork the zygote calls `serve`. Standard 
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import mmap
@@ -137,13 +138,33 @@ def _heeded(signum: int, announced: mmap.mmap | None) -> bool:
     return signum not in _DEAF_TO and (signum != signal.SIGTERM or announced is None or announced[0] != 0)
 
 
+def inspect_models_here() -> None:
+    """On CPU vLLM looks at a model's class in this process, not in a new one that imports everything first (15 s).
+
+    It does so to keep CUDA out of the API server, which is none of CPU's concern.
+    """
+    from vllm.model_executor.models import registry
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu() and hasattr(registry, "_run_in_subprocess"):
+        registry._run_in_subprocess = lambda look: look()  # noqa: SLF001
+
+
+@functools.cache
+def server_parser() -> Any:
+    """vLLM's own parser of its server's arguments (0.2 s to make: the zygote has made it before it forks)."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    return make_arg_parser(FlexibleArgumentParser(description="vLLM's API server, started by vllama"))
+
+
 def serve(argv: Sequence[str], announced: mmap.mmap | None = None) -> None:
     """vLLM's OpenAI server has run with these arguments, and ended. Raises what vLLM raises."""
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
     from vllm.logger import configure_logging_from_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     class Loop(uvloop.Loop):  # type: ignore[misc]
         """uvloop installs C-level handlers of its own: the callback is where SIGTERM can be judged."""
@@ -155,8 +176,8 @@ def serve(argv: Sequence[str], announced: mmap.mmap | None = None) -> None:
 
             super().add_signal_handler(sig, judged)
 
-    parser = make_arg_parser(FlexibleArgumentParser(description="vLLM's API server, started by vllama"))
-    args = parser.parse_args(list(argv))
+    inspect_models_here()
+    args = server_parser().parse_args(list(argv))
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
     uvloop.run(run_server(args), loop_factory=Loop)

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from mmap import mmap
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vllama.host import bootstrap, packets, proctree
@@ -40,12 +41,28 @@ _NEEDED = (
 # What an engine would import later, one by one: each missing one only costs time.
 _WANTED = (
     "uvloop",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
     "xgrammar",
     "setproctitle",
-    "transformers.models.auto",
+    "multiprocessing.popen_fork",
+    "model_hosting_container_standards.sagemaker",
     "transformers.models.auto.modeling_auto",
+    "vllm.distributed.elastic_ep.elastic_execute",
+    "vllm.entrypoints.serve.instrumentator.metrics",
+    "vllm.model_executor.layers.quantization.online.base",
     "vllm.model_executor.model_loader.default_loader",
     "vllm.model_executor.models.adapters",
+    "vllm.renderers.hf",
+    "vllm.triton_utils.dispatcher",
+    "vllm.v1.core.sched.scheduler",
+    "vllm.v1.pool.flash_maxsim",
+    # the model classes met most often: each is a few milliseconds now and some more at each start
+    *(
+        f"vllm.model_executor.models.{name}"
+        for name in ("llama", "qwen2", "qwen3", "gemma3", "bert", "roberta")
+    ),
 )
 _WANTED_CPU = (
     "vllm.v1.worker.cpu_worker",
@@ -83,12 +100,21 @@ def preload() -> list[str]:
         raise CannotFork(f"vLLM cannot be imported as this version of vllama knows it: {error}") from error
     platform: Any = importlib.import_module("vllm.platforms").current_platform
     missing = []
-    for name in _WANTED + (_WANTED_CPU if platform.is_cpu() else _WANTED_CUDA):
+    for name in (*_WANTED, *(_WANTED_CPU if platform.is_cpu() else _WANTED_CUDA), *_routers()):
         try:
             importlib.import_module(name)
         except (ImportError, RuntimeError, OSError) as error:
             missing.append(f"{name} ({error})")
+    bootstrap.server_parser()
     return missing
+
+
+def _routers() -> list[str]:
+    """The modules of vLLM's HTTP routes, which a server imports one by one as it is built."""
+    package = importlib.import_module("vllm.entrypoints")
+    root = Path(package.__path__[0])
+    names = (".".join(file.relative_to(root).with_suffix("").parts) for file in root.rglob("api_router.py"))
+    return sorted(f"vllm.entrypoints.{name}" for name in names)
 
 
 def always_fork() -> None:
