@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from serving import Vllama
+from serving import Vllama, wait_until
 
 from tests.api.caches import CHAT, EMBED
 from tests.api.rig import Rig, chat_body, error_in, error_of
@@ -60,12 +60,11 @@ def test_starting(rig: Rig, tmp_path: Path) -> None:
     caller = threading.Thread(target=lambda: answers.append(rig.chat(CHAT)))
     caller.start()
     rig.until(CHAT, phase="starting")
-    while not rig.view(CHAT)["pid"]:
-        pass
+    assert wait_until(lambda: bool(rig.view(CHAT)["pid"]), 30)
     kill_engine(rig, CHAT)
     caller.join(60)
     assert answers[0].status_code == 200
-    assert rig.kinds(CHAT).count("EngineSpawned") == 2
+    assert rig.kinds(CHAT).count("EngineSpawned") >= 2  # one more if it lost its port on the way
 
 
 def test_asleep(rig: Rig) -> None:
