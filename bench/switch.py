@@ -56,8 +56,11 @@ def raw_turn(client: httpx.Client, engine: str) -> tuple[float, float]:
     return total + first_byte(client, engine), last
 
 
-def vllama_turn(client: httpx.Client, vllama: Vllama) -> float:
-    """A request to a sleeper through vllama, sent when the sleeper's memory has been measured to be back."""
+def vllama_turn(client: httpx.Client, vllama: Vllama, grant: list[float]) -> float:
+    """A request to a sleeper through vllama, sent when the sleeper's memory has been measured to be back.
+
+    `grant` takes the milliseconds from the request to the lease and the slot.
+    """
     since = max((record["seq"] for record in vllama.events() if "seq" in record), default=0)
     done = client.post(f"{vllama.url}/control/sleep", json={"model": CHAT, "level": 2})
     if done.status_code != 200 or done.json()["phase"] != "asleep":
@@ -65,13 +68,22 @@ def vllama_turn(client: httpx.Client, vllama: Vllama) -> float:
     kinds = ("LeaseFreed",)
     if not wait_until(lambda: any(r.get("kind") in kinds for r in vllama.events(since)), TIMEOUT_S):
         raise SystemExit("the sleeper's lease was not freed: " + json.dumps(vllama.events(since)))
-    return first_byte(client, vllama.url)
+    took = first_byte(client, vllama.url)
+    grant.append(span(vllama.events(since), "AskQueued", "SlotHeld") * 1000)
+    return took
+
+
+def span(records: list[dict], first: str, last: str) -> float:
+    """Seconds between the last records of these two kinds."""
+    at = {record.get("kind"): record["at"] for record in records if "at" in record}
+    return at[last] - at[first]
 
 
 def main() -> None:
     through: list[float] = []
     raw: list[float] = []
     probe: list[float] = []
+    grant: list[float] = []
     with server("switch", HUB) as vllama, httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
         wait_zygote(vllama)
         first_byte(client, vllama.url)
@@ -81,14 +93,15 @@ def main() -> None:
             total, last = raw_turn(client, engine)
             raw.append(total * 1000)
             probe.append(last * 1000)
-            through.append(vllama_turn(client, vllama) * 1000)
+            through.append(vllama_turn(client, vllama, grant) * 1000)
     added = [a - b for a, b in zip(through, raw, strict=True)]
     publish(
         "switch",
-        {"vllama ms": through, "raw ms": raw, "probe ms": probe, "added ms": added},
+        {"vllama ms": through, "raw ms": raw, "probe ms": probe, "grant ms": grant, "added ms": added},
         {
             "added_ms_median": median(added, 1),
             "probe_ms_median": median(probe, 1),
+            "grant_ms_median": median(grant, 1),
             "vllama_ms_median": median(through, 1),
             "raw_ms_median": median(raw, 1),
         },
