@@ -189,10 +189,8 @@ def end_orphans(spare: Iterable[int] = ()) -> dict[int, int]:
 
 
 def orphans(spare: Iterable[int] = ()) -> list[Proc]:
-    """The children of this process that no helper of ours is, zombies excluded."""
+    """The children of this process that no helper of ours is, zombies included."""
     spared = frozenset(spare)
     return [
-        proc
-        for proc in children(os.getpid())
-        if not proc.comm.startswith(OURS) and proc.pid not in spared and not proc.ended
+        proc for proc in children(os.getpid()) if not proc.comm.startswith(OURS) and proc.pid not in spared
     ]
