@@ -5,17 +5,13 @@ to, stamped with the `run`, `lease` or `slot` they belong to. Events are past te
 the journal keeps. Effects are what the shell shall do. Times are the shell's clock in seconds, memory is bytes per device.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeVar, dataclass_transform
+from typing import Literal
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True)
-def fact(cls: type[T]) -> type[T]:
-    """A frozen dataclass: two facts of different classes are never equal."""
-    return dataclass(frozen=True, slots=True)(cls)
+from vllama.actors.core.facts import fact as fact
+from vllama.actors.core.policies import BrokerPolicy as BrokerPolicy
+from vllama.actors.core.policies import Need as Need
+from vllama.actors.core.policies import Policy as Policy
 
 
 class Phase(StrEnum):
@@ -47,42 +43,6 @@ class Refusal:
     code: str
     message: str
     retry_after_s: float | None = None
-
-
-@fact
-class Need:
-    """What a fresh start takes of each device: `weights_bytes` is exact, `bytes` an estimate. `devices` may be empty: any."""
-
-    bytes: int
-    weights_bytes: int
-    devices: tuple[str, ...] = ()
-
-
-@fact
-class Policy:
-    """The settings of one instance; names and units as in config.py."""
-
-    queue_max: int = 1024
-    sleep_level: Level = 2
-    unload_timeout: float = 1800.0
-    unload_mode: Level = 2
-    stop_timeout_s: float = 6 * 3600.0
-    drain_timeout_s: float | None = None
-    pinned: bool = False
-    restarts_max: int = 3
-    restarts_period_s: float = 600.0
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
-
-
-@fact
-class BrokerPolicy:
-    """The broker's settings; names and units as in config.py."""
-
-    max_wait_s: float = 60.0
-    wait_timeout_s: float = 600.0
-    busy_grace_s: float = 10.0
-    memory_return_timeout_s: float = 10.0
 
 
 # --- to an instance: commands -------------------------------------------------------------------------------

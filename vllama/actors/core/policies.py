@@ -1,0 +1,39 @@
+"""The settings that the cores decide by, and what a model needs: plain facts, no behaviour."""
+
+from vllama.actors.core.facts import fact
+
+
+@fact
+class Need:
+    """What a fresh start takes of each device: `weights_bytes` is exact, `bytes` an estimate. `devices` may be empty: any."""
+
+    bytes: int
+    weights_bytes: int
+    devices: tuple[str, ...] = ()
+
+
+@fact
+class Policy:
+    """The settings of one instance; names and units as in config.py."""
+
+    queue_max: int = 1024
+    sleep_level: int = 2
+    unload_timeout: float = 1800.0
+    unload_mode: int = 2
+    stop_timeout_s: float = 6 * 3600.0
+    drain_timeout_s: float | None = None
+    pinned: bool = False
+    restarts_max: int = 3
+    restarts_period_s: float = 600.0
+    backoff_s: float = 1.0
+    backoff_max_s: float = 60.0
+
+
+@fact
+class BrokerPolicy:
+    """The broker's settings; names and units as in config.py."""
+
+    max_wait_s: float = 60.0
+    wait_timeout_s: float = 600.0
+    busy_grace_s: float = 10.0
+    memory_return_timeout_s: float = 10.0
