@@ -94,27 +94,27 @@ def server_on(port: int) -> socket.socket:
     return server
 
 
-def test_a_reserved_port_is_the_engines_and_nobody_elses(port: int) -> None:
-    reserved = reserve(port, port, ())
+def test_a_reserved_port_is_the_engines_and_no_other_vllamas(port: int) -> None:
+    reserved = reserve(port, port)
     assert reserved is not None
-    with reserved:
-        assert reserve(port, port, ()) is None
-        with server_on(port) as engine:
-            engine.listen()
-            assert reserve(port, port, ()) is None
-            assert owned_by(listener_inodes(port), [os.getpid()])
-    with server_on(port) as one, server_on(port) as two:
-        one.listen()
-        with pytest.raises(OSError, match="in use"):
-            two.listen()
+    assert reserved.port == port
+    assert reserve(port, port) is None
+    with server_on(port) as engine:
+        engine.listen()
+    # Neither do closed connections open it to another.
+    leave_time_wait(port)
+    assert reserve(port, port) is None
+    reserved.close()
+    again = reserve(port, port)
+    assert again is not None
+    again.close()
 
 
-def test_a_port_that_any_server_has_bound_is_not_free(port: int) -> None:
+def test_a_port_where_anybody_listens_is_not_free_and_the_listener_is_found(port: int) -> None:
     with server_on(port) as server:
-        assert reserve(port, port, ()) is None
         assert not listener_inodes(port)
         server.listen()
-        assert reserve(port, port, ()) is None
+        assert reserve(port, port) is None
         inodes = listener_inodes(port)
         assert len(inodes) == 1
         assert owned_by(inodes, [2**22, os.getpid()])
@@ -122,26 +122,31 @@ def test_a_port_that_any_server_has_bound_is_not_free(port: int) -> None:
     assert reserve(port, port, {port}) is None
 
 
-def test_what_is_left_of_closed_connections_is_no_hindrance(port: int) -> None:
+def leave_time_wait(port: int) -> None:
     with server_on(port) as server:
         server.listen()
         with socket.create_connection(("127.0.0.1", port)) as client:
             served, _ = server.accept()
             served.close()  # first: its side stays in TIME_WAIT
             assert client.recv(1) == b""
+
+
+def test_what_is_left_of_closed_connections_is_no_hindrance(port: int) -> None:
+    leave_time_wait(port)
     with pytest.raises(OSError, match="in use"), socket.socket() as alone:
         alone.bind(("127.0.0.1", port))
-    reserved = reserve(port, port, (), wanted=port)
+    reserved = reserve(port, port, wanted=port)
     assert reserved is not None
-    with reserved, server_on(port) as engine:
+    with server_on(port) as engine:
         engine.listen()
+    reserved.close()
 
 
 def test_a_wish_outside_the_range_is_no_wish(port: int) -> None:
-    reserved = reserve(port, port, (), wanted=1)
+    reserved = reserve(port, port, wanted=1)
     assert reserved is not None
-    with reserved:
-        assert reserved.getsockname()[1] == port
+    assert reserved.port == port
+    reserved.close()
 
 
 @pytest.mark.parametrize(

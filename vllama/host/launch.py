@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from vllama.host.host import LaunchSpec, ProcInfo
 from vllama.host.logs import read_span, size_of, tail
+from vllama.host.ports import Reservation
 
 DIAGNOSED_BYTES_MAX = 2**18
 LOOK_S_MIN = 0.5
@@ -24,7 +24,7 @@ class Launch:
     there. `log_start` is the log's size when this run began: what earlier runs wrote is not this one's."""
 
     spec: LaunchSpec
-    reserved: socket.socket
+    reserved: Reservation
     log: Path
     log_start: int
     proc: ProcInfo | None = None
@@ -34,12 +34,12 @@ class Launch:
     kill_grace_s: float | None = None
     created: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    port: int = field(init=False)
     _moved_at: float = field(default_factory=time.monotonic)
     _looked: tuple[float, int, float] = (0.0, 0, 0.0)
 
-    def __post_init__(self) -> None:
-        self.port = self.reserved.getsockname()[1]
+    @property
+    def port(self) -> int:
+        return self.reserved.port
 
     @property
     def alive(self) -> bool:

@@ -224,7 +224,7 @@ class LocalHost:
         reserved = reserve(start, end, taken, spec.port_wanted or self._ports.get(spec.model, 0))
         if reserved is None:
             raise LaunchError(f"no free port in {start}-{end} for {spec.model}", model=spec.model)
-        path = log_path(self._config.logs_dir, spec.model, reserved.getsockname()[1])
+        path = log_path(self._config.logs_dir, spec.model, reserved.port)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             truncate_if_long(path, self._config.log_max_bytes)

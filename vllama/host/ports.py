@@ -8,42 +8,48 @@ import os
 import socket
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 LOOPBACK = "127.0.0.1"
-_LISTEN, _TIME_WAIT = "0A", "06"
+_LISTEN = "0A"
 
 
-def reserve(start: int, end: int, taken: Collection[int], wanted: int = 0) -> socket.socket | None:
-    """A socket bound to a port of [start, end], `wanted` if possible, else the lowest. None: all are in use.
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A port that no other vllama of this machine takes until `close`, or until this process ends.
 
-    It is bound alone and only then made sharable: nobody else can reserve the port while it is open, and an engine, whose
-    socket has SO_REUSEADDR as every server's, binds and listens beside it.
+    The mark is an abstract unix socket: it lives where TCP ports live (the network namespace) and leaves no file. A TCP
+    socket that is only bound would not do: next to connections in TIME_WAIT anybody may bind it once more.
     """
+
+    port: int
+    mark: socket.socket
+
+    def close(self) -> None:
+        self.mark.close()
+
+
+def reserve(start: int, end: int, taken: Collection[int] = (), wanted: int = 0) -> Reservation | None:
+    """A port of [start, end] on which nobody listens, `wanted` if possible, else the lowest. None: all are in use."""
     candidates = [wanted] if start <= wanted <= end else []
     candidates += range(start, end + 1)
-    return next((sock for port in candidates if port not in taken and (sock := _reserve(port))), None)
+    return next((found for port in candidates if port not in taken and (found := _reserve(port))), None)
 
 
-def _reserve(port: int) -> socket.socket | None:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _reserve(port: int) -> Reservation | None:
+    mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            sock.bind((LOOPBACK, port))
-        except OSError:
-            # What is left of an engine's connections is no hindrance, a listener or another's reservation is.
-            if set(_states(port)) != {_TIME_WAIT}:
-                raise
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((LOOPBACK, port))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        mark.bind(f"\0vllama-port-{port}")
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as vLLM binds it: TIME_WAIT is no hindrance
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
     except OSError:
-        sock.close()
+        mark.close()
         return None
-    return sock
-
-
-def _states(port: int) -> Iterable[str]:
-    return (state for state, _ in _sockets(port))
+    return Reservation(port, mark)
 
 
 def listener_inodes(port: int) -> frozenset[int]:
