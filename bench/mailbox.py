@@ -24,18 +24,18 @@ ROUNDS = 7
 REQUESTS = 20_000
 
 
-async def one_by_one(system: System, requests: int) -> float:
-    """Microseconds for each acquire + release."""
+async def one_by_one(system: System, requests: int) -> tuple[float, float]:
+    """Microseconds for each acquire + release: on the clock, and of the processor (what a neighbour takes is not ours)."""
     ensure = system.ensure_instance_running
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.thread_time()
     for _ in range(requests):
         (await ensure(CHAT)).release()
-    return (time.perf_counter() - began) / requests * 1e6
+    return (time.perf_counter() - began) / requests * 1e6, (time.thread_time() - worked) / requests * 1e6
 
 
 async def main() -> None:
-    quiet: list[float] = []
-    crowded: list[float] = []
+    quiet: list[tuple[float, float]] = []
+    crowded: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         flags = {
             "config_dir": folder,
@@ -54,11 +54,16 @@ async def main() -> None:
             for ticket in held:
                 ticket.release()
         await system.shutdown()
+    wall, cpu = zip(*quiet, strict=True)
+    wall_2000, cpu_2000 = zip(*crowded, strict=True)
     figures = {
-        "median_us": round(statistics.median(quiet), 2),
-        "median_us_2000": round(statistics.median(crowded), 2),
+        "median_us": round(statistics.median(wall), 2),
+        "median_us_2000": round(statistics.median(wall_2000), 2),
+        "cpu_us": round(statistics.median(cpu), 2),
+        "cpu_us_2000": round(statistics.median(cpu_2000), 2),
     }
-    publish("mailbox", {"quiet_us": quiet, "with_2000_us": crowded}, figures)
+    columns = {"quiet_us": wall, "with_2000_us": wall_2000, "quiet_cpu_us": cpu, "with_2000_cpu_us": cpu_2000}
+    publish("mailbox", columns, figures)
 
 
 if __name__ == "__main__":

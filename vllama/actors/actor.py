@@ -11,9 +11,10 @@ from typing import Any, Generic, TypeVar
 
 from vllama.actors.core.effects import Effect
 from vllama.actors.core.events import Event
+from vllama.actors.core.state import Folded
 from vllama.actors.journal import Journal
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Folded)
 Decide = Callable[[S, Any, float], tuple[Sequence[Event], Sequence[Effect]]]
 Perform = Callable[["Actor[Any]", Effect, int], None]
 
@@ -43,18 +44,21 @@ class Actor(Generic[S]):
         self._on_bug = on_bug
         self._mailbox: asyncio.Queue[tuple[Any, int]] = asyncio.Queue()
         self._mailbox_max = mailbox_max
+        self._queued = 0
         self._running = False
+        journal.follow(name, state)
 
     def offer(self, message: object) -> bool:
         """A command from outside; False when too many wait already."""
-        if self._mailbox.qsize() >= self._mailbox_max:
+        if self._queued >= self._mailbox_max:
             return False
         self.tell(message)
         return True
 
     def tell(self, message: object, cause: int = 0) -> None:
         """Never dropped. `cause` is the record during whose turn the message was sent."""
-        if self._running or not self._mailbox.empty():
+        if self._running or self._queued:
+            self._queued += 1
             self._mailbox.put_nowait((message, cause))
         else:
             self.turn(message, cause)
@@ -80,6 +84,7 @@ class Actor(Generic[S]):
         """Take what has queued, in order, for ever."""
         while True:
             message, cause = await self._mailbox.get()
+            self._queued -= 1
             self.turn(message, cause)
-            if self._mailbox.qsize():
+            if self._queued:
                 await asyncio.sleep(0)  # let others have their turn between ours

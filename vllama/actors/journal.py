@@ -2,7 +2,8 @@
 
 Lifecycle and requests have rings of their own, so that traffic cannot flush the history. A snapshot of every actor's state is
 taken each SEGMENT records; a fold starts from the oldest snapshot after which both rings still hold everything. The read model
-(`states`) is that fold, kept up to date. Nothing is written to disk.
+(`states`) looks at the living actors' own states, which the same events have made: `fold` gives the same. Nothing is written
+to disk.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from vllama.actors.codec import VERSION, decode, decode_event, encode, encode_ev
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.events import REQUEST_EVENTS, Event
 from vllama.actors.core.instance_state import State
-from vllama.actors.core.state import BROKER, StateManager
+from vllama.actors.core.state import BROKER, Folded, StateManager
 
 SEGMENT = 1000
 BACKLOG_MAX = 1000  # records that wait for one reader; past that it gets a gap
@@ -47,11 +48,6 @@ class Ring:
         self.records: deque[Record] = deque()
         self.records_max = records_max
         self.lost = 0
-
-    def append(self, record: Record) -> None:
-        if len(self.records) >= self.records_max:
-            self.lost = self.records.popleft().seq
-        self.records.append(record)
 
 
 @dataclass(frozen=True)
@@ -137,6 +133,12 @@ class Journal:
         self._requests = Ring(requests_max)
         self._snapshots: deque[tuple[int, float, StateManager]] = deque([(0, clock(), StateManager())])
         self._subscriptions: list[Subscription] = []
+        self._live: set[str] = set()
+
+    def follow(self, actor: str, state: Folded) -> None:
+        """From now on `states` shows this state, which its actor evolves itself: no event is folded twice."""
+        self.states.put(actor, state)
+        self._live.add(actor)
 
     def append(self, actor: str, cause: tuple[str, int], event: Event, at: float) -> int:
         """Write one record; returns its sequence number."""
@@ -144,8 +146,13 @@ class Journal:
             self._snapshot()
         seq = self.seq = self.seq + 1
         record = Record(seq, at, actor, cause, event)
-        (self._requests if type(event) in REQUEST_EVENTS else self._lifecycle).append(record)
-        self.states.apply(actor, event)
+        ring = self._requests if type(event) in REQUEST_EVENTS else self._lifecycle
+        held = ring.records
+        if len(held) >= ring.records_max:
+            ring.lost = held.popleft().seq
+        held.append(record)
+        if actor not in self._live:
+            self.states.apply(actor, event)
         for subscription in self._subscriptions:
             subscription.push(record)
         return seq

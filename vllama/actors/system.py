@@ -278,9 +278,10 @@ class System:
 
     def _perform(self, actor: Actor[Any], effect: fx.Effect, cause: int) -> None:
         """Inline effects are done here, at once and in order; slow ones are handed on."""
+        if type(effect) is fx.Admit:  # the warm path's only effect
+            self._admit(actor, effect.ask, effect.how)
+            return
         match effect:
-            case fx.Admit(ask, _, how):
-                self._admit(actor, ask, how)
             case fx.TellBroker(message) | fx.TellSelf(message):
                 self._broker.tell(message, cause)
             case fx.TellInstance(model, message):
