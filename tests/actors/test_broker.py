@@ -159,6 +159,28 @@ def test_wait_ends_with_who_holds_what() -> None:
     assert "a (held, 8.0 GiB)" in text
 
 
+def squeeze(model: str, size: int) -> msg.RequestLease:
+    return msg.RequestLease(model, 2, size << 30, 1 << 30, (), fresh=True, squeeze=True)
+
+
+def test_after_an_out_of_memory_one_more_goes_though_the_books_say_it_fits() -> None:
+    story = machine()
+    held(story, "a", 2)
+    ask(story, squeeze("c", 1), a=2)
+    story >> msg.Candidate("a", 1, 50.0, 0, False, 2)
+    assert effects_of(story) == to("a", msg.Evict(1, 2))
+    story >> msg.ReturnLease("a", 1, 1 << 30, 50.0)
+    story.skip() >> measured(story, a=1)
+    assert to("c", msg.LeaseGranted(2, 1 << 30, DEV))[0] in effects_of(story)
+
+
+def test_after_an_out_of_memory_with_nobody_left_it_is_refused() -> None:
+    story = machine()
+    refused = [e.message for e in ask(story, squeeze("c", 1)) if isinstance(e, fx.TellInstance)]
+    assert isinstance(refused[0], msg.LeaseRefused)
+    assert refused[0].refusal.code == "no_memory"
+
+
 def test_shortfall_is_booked_as_unreturned_after_the_bound() -> None:
     story = machine()
     held(story, "a", 8)

@@ -191,6 +191,17 @@ def test_lost_port_or_disturbed_profiling_is_tried_once_more_outside_back_off(wh
     assert story.state.failures == ()
 
 
+def test_start_that_runs_out_of_memory_asks_for_one_more_victim_and_is_no_failure() -> None:
+    story = starting()
+    story >> msg.EngineExited(1, 1, "oom", OUT)
+    squeeze = msg.RequestLease("m", 2, 100, 60, (), fresh=True, squeeze=True)
+    back = to_broker(msg.ReturnSlot("m", 1), msg.ReturnLease("m", 1, 0, 0.0), squeeze)
+    story << back
+    assert story.state.failures == ()
+    refusal = msg.Refusal("no_memory", "none left", 10.0)
+    story >> msg.LeaseRefused(2, refusal) << fx.Refuse(1, refusal)
+
+
 def test_exit_of_a_healthy_engine_is_started_again_by_the_next_request() -> None:
     story = awake()
     story >> msg.EngineExited(1, -9, "", OUT) << to_broker(msg.ReturnLease("m", 1, 0, 1000.0))

@@ -347,7 +347,7 @@ class World:
         launched = msg.EngineLaunched(run, 1, 33300, "log", "fork", "")
         self.after(self.rng.random() * 0.1, lambda: engine.state != "dead" and self.mail(name, launched))
         if self.rng.random() < self.faults.crash_start:
-            why = self.rng.choice(("", "", "port", "profiling"))
+            why = self.rng.choice(("", "", "port", "profiling", "oom", "oom"))
             self.after(self.rng.expovariate(1.0), lambda: self.exit(engine, 1, why))
 
     def _started(self, engine: Engine, run: int) -> None:

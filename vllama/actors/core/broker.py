@@ -82,7 +82,9 @@ def _request(s: BrokerState, m: RequestLease, now: float) -> BrokerDecision:
     ):
         refusal = refusals.never_fits(m.model, m.weights_bytes, limit.total_bytes, limit.id)
     else:
-        queued = ev.LeaseQueued(m.model, m.lease, m.bytes, m.weights_bytes, m.devices, m.fresh, now)
+        queued = ev.LeaseQueued(
+            m.model, m.lease, m.bytes, m.weights_bytes, m.devices, m.fresh, now, m.squeeze
+        )
         return [queued], [AGAIN]
     refused = TellInstance(m.model, LeaseRefused(m.lease, refusal))
     return [ev.LeaseDenied(m.model, m.lease, refusal)], [refused]

@@ -26,6 +26,7 @@ class LeaseQueued:
     devices: tuple[str, ...]
     fresh: bool
     at: float
+    squeeze: bool = False
 
 
 @fact
@@ -134,6 +135,7 @@ class EvictionOrdered:
     short_bytes: int
     considered: tuple[tuple[str, float, int], ...]
     at: float
+    wanted_lease: int = 0
 
 
 @fact

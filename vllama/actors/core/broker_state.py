@@ -52,6 +52,8 @@ class Lease:
     offered: bool = False
     answered: bool = False
     evicting: bool = False
+    squeeze: bool = False  # one more has to go before this lease is granted...
+    squeezed: Key | None = None  # ...and this one is going
     settled: bool = False  # its start or wake is over: what is measured is what it takes
 
 
@@ -113,6 +115,17 @@ class BrokerState:
         )
         return max(min(d.total_bytes - self.booked_bytes(device), d.free_measured - promised), 0)
 
+    def must_squeeze(self, lease: Lease) -> bool:
+        """One more has to go before this lease can be granted, and it has not gone yet."""
+        if not lease.squeeze:
+            return False
+        victim = self.leases.get(lease.squeezed) if lease.squeezed else None
+        return (
+            lease.squeezed is None
+            or (victim is not None and victim.evicting)
+            or (victim is not None and victim.state == "returning")
+        )
+
     def residue_of(self, model: str) -> Lease | None:
         """What a sleeper still holds."""
         return next((ls for ls in self.leases.values() if ls.model == model and ls.state == "residue"), None)
@@ -133,7 +146,15 @@ def _device_added(s: BrokerState, e: ev.DeviceAdded) -> None:
 
 def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
     s.leases[e.model, e.lease] = Lease(
-        e.model, e.lease, e.bytes, e.weights_bytes, e.devices, e.fresh, "waiting", asked_at=e.at
+        e.model,
+        e.lease,
+        e.bytes,
+        e.weights_bytes,
+        e.devices,
+        e.fresh,
+        "waiting",
+        asked_at=e.at,
+        squeeze=e.squeeze,
     )
 
 
@@ -214,10 +235,16 @@ def _use_changed(s: BrokerState, e: ev.UseChanged) -> None:
 
 def _eviction_ordered(s: BrokerState, e: ev.EvictionOrdered) -> None:
     s.leases[e.model, e.lease].evicting = True
+    wanted = s.leases.get((e.wanted_by, e.wanted_lease))
+    if wanted is not None and wanted.squeeze:
+        wanted.squeezed = (e.model, e.lease)
 
 
 def _eviction_cancelled(s: BrokerState, e: ev.EvictionCancelled) -> None:
     s.leases[e.model, e.lease].evicting = False
+    for lease in s.leases.values():
+        if lease.squeezed == (e.model, e.lease):
+            lease.squeezed = None
 
 
 def _watch_ended(s: BrokerState, _: ev.WatchEnded) -> None:

@@ -22,6 +22,10 @@ def exited(s: State, m: EngineExited, now: float) -> Decision:
     was_coming_up = s.phase in (Phase.STARTING, Phase.WAKING)
     if was_coming_up and m.why in ONE_MORE_TRY and m.why not in s.restarts_noted:
         return join(returned, ([ev.RestartNoted(m.why)], []), mv.want_lease(s, now, fresh=True))
+    if (
+        was_coming_up and m.why == "oom" and mv.wanted(s)
+    ):  # not its fault: one more is evicted, or the callers get 503
+        return join(returned, mv.want_lease(s, now, fresh=True, squeeze=True))
     return join(returned, _failed(s, m, now, was_coming_up=was_coming_up))
 
 

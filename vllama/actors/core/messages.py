@@ -234,7 +234,8 @@ class TimerDue:
 
 @fact
 class RequestLease:
-    """Memory for a start (`fresh`) or a wake. A wake's `bytes` are the whole footprint, residue included."""
+    """Memory for a start (`fresh`) or a wake. A wake's `bytes` are the whole footprint, residue included. `squeeze`: the last
+    start ran out of memory, so one more has to be evicted first."""
 
     model: str
     lease: int
@@ -242,6 +243,7 @@ class RequestLease:
     weights_bytes: int
     devices: tuple[str, ...]
     fresh: bool
+    squeeze: bool = False
 
 
 @fact

@@ -51,13 +51,13 @@ def wanted(s: State) -> bool:
     return bool(s.waiting) or any(goal.verb == "start" for goal in s.goals.values())
 
 
-def want_lease(s: State, now: float, *, fresh: bool) -> Decision:
+def want_lease(s: State, now: float, *, fresh: bool, squeeze: bool = False) -> Decision:
     """Ask the broker for memory: the measured footprint for a wake, at least the estimate for a start."""
     lease = s.lease + 1
     size = max(s.footprint_bytes, s.need.bytes) if fresh else s.footprint_bytes or s.need.bytes
     size = max(size, s.residue_bytes)
     devices = s.need.devices if fresh else s.devices
-    request = RequestLease(s.model, lease, size, s.need.weights_bytes, devices, fresh)
+    request = RequestLease(s.model, lease, size, s.need.weights_bytes, devices, fresh, squeeze)
     return [ev.LeaseRequested(lease, size, fresh), ev.PhaseChanged(Phase.QUEUED, now)], [
         fx.TellBroker(request)
     ]

@@ -129,16 +129,22 @@ def overdue(s: BrokerState, now: float) -> BrokerDecision:
     events: list[ev.BrokerEvent] = []
     effects: list[fx.BrokerEffect] = []
     for lease in s.waiting():
-        waited_s = now - lease.asked_at
-        if waited_s < s.policy.wait_timeout_s:
+        if now - lease.asked_at < s.policy.wait_timeout_s:
             continue
-        devices = lease.devices or tuple(s.devices)
-        free = max((s.free_bytes(device) for device in devices), default=0)
-        text = ", ".join(_holders(s, devices))
-        refusal = refusals.no_memory(lease.model, lease.bytes, free, text, waited_s)
-        events.append(ev.LeaseDenied(lease.model, lease.lease, refusal))
-        effects.append(fx.TellInstance(lease.model, LeaseRefused(lease.lease, refusal)))
+        denied, told = _deny(s, lease, now)
+        events += denied
+        effects += told
     return events, effects
+
+
+def _deny(s: BrokerState, lease: Lease, now: float) -> BrokerDecision:
+    """No memory can be had: say what is needed, what is free and who holds the rest."""
+    devices = lease.devices or tuple(s.devices)
+    free = max((s.free_bytes(device) for device in devices), default=0)
+    text = ", ".join(_holders(s, devices))
+    refusal = refusals.no_memory(lease.model, lease.bytes, free, text, now - lease.asked_at)
+    told = fx.TellInstance(lease.model, LeaseRefused(lease.lease, refusal))
+    return [ev.LeaseDenied(lease.model, lease.lease, refusal)], [told]
 
 
 def _holders(s: BrokerState, devices: tuple[str, ...]) -> Iterable[str]:
@@ -208,7 +214,7 @@ def _grant(s: BrokerState, waiting: list[Lease], now: float) -> BrokerDecision:
     """The first waiter whose whole need is free; nobody overtakes a waiter on its devices after `max_wait_s`."""
     reserved: set[str] = set()
     for lease in waiting:
-        options = [] if _falling(s, lease) else _options(s, lease)
+        options = [] if _falling(s, lease) or s.must_squeeze(lease) else _options(s, lease)
         for devices in options:
             if reserved.isdisjoint(devices) and all(_extra(s, lease, d) <= s.free_bytes(d) for d in devices):
                 size = min(
@@ -239,6 +245,8 @@ def _make_room(s: BrokerState, waiting: list[Lease], now: float) -> BrokerDecisi
 
 def _room_for(s: BrokerState, lease: Lease, devices: tuple[str, ...], now: float) -> BrokerDecision:
     """The next thing to do so that this lease fits on these devices."""
+    if lease.squeeze and lease.squeezed is None:
+        return _evict_on(s, lease, devices[0], 1, now)
     for device in devices:
         short = _extra(s, lease, device) - s.free_bytes(device) - _coming(s, device)
         if short > 0:
@@ -275,7 +283,8 @@ def _evict_on(s: BrokerState, lease: Lease, device: str, short: int, now: float)
     if chosen:
         considered = tuple((h.model, h.last_used, h.in_flight) for h in (*awake, *asleep))
         events = [
-            ev.EvictionOrdered(h.model, h.lease, h.level, lease.model, short, considered, now) for h in chosen
+            ev.EvictionOrdered(h.model, h.lease, h.level, lease.model, short, considered, now, lease.lease)
+            for h in chosen
         ]
         return list(events), [fx.TellInstance(h.model, Evict(h.lease, h.level)) for h in chosen]
     alone = (
@@ -284,6 +293,8 @@ def _evict_on(s: BrokerState, lease: Lease, device: str, short: int, now: float)
         and not asleep
         and not _coming(s, device)
     )
+    if alone and lease.squeeze:
+        return _deny(s, lease, now)
     size = min(s.free_bytes(d) for d in (lease.devices or (device,)))
     if alone and lease.fresh and lease.weights_bytes <= size:
         events_, effects_ = _book(lease, size, lease.devices or (device,))
