@@ -1,19 +1,23 @@
-"""Every setting, its default and its sources: flags, then `VLLAMA_*`, then the default. And `models.yaml`, one key a model.
+"""Every setting, its default and its sources: flags, then `VLLAMA_*`, then `config.yaml`, then the default. And `models.yaml`,
+one key a model.
 
-A leaf: imports nothing of vllama but errors. Every limit has its name here; units are in the names (`_s`, `_bytes`, `_max`).
+A leaf: imports nothing of vllama but leaves. Every limit has its name here; units are in the names (`_s`, `_bytes`, `_max`).
 """
 
+import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
+from vllama import yamlfile
 from vllama.errors import ConfigError
 
+T = TypeVar("T", bound=BaseModel)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -29,7 +33,17 @@ def parse_bytes(value: object) -> object:
     return int(float(number) * (_BINARY if binary and unit else _UNITS)[unit.lower()])
 
 
+def _share(value: object) -> object:
+    """A part of a device: said here once, where pydantic would name each half of the union."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and 0 < float(str(value)) <= 1):
+        raise ValueError("must be auto, or a number above 0 and at most 1")
+    return value
+
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+Share = Annotated[float | Literal["auto"], BeforeValidator(_share)]
+Name = Annotated[str, Field(pattern=r"^\S+$", max_length=200)]
 
 
 def _hf_cache() -> Path:
@@ -44,6 +58,7 @@ class VllamaConfig(BaseModel):
     """The server's settings. Each field `x` can be given as `VLLAMA_X`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
     host: str = "127.0.0.1"
     port: int = Field(33258, ge=0, le=65535)
@@ -85,6 +100,11 @@ class VllamaConfig(BaseModel):
     log_max_bytes: Bytes = 2**26
 
     @property
+    def sources(self) -> dict[str, str]:
+        """Where each setting came from: a flag, an environment variable, FILE:LINE or "default"."""
+        return {name: self._sources.get(name, "default") for name in VllamaConfig.model_fields}
+
+    @property
     def models_file(self) -> Path:
         return self.config_dir / "models.yaml"
 
@@ -98,7 +118,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gpu_memory_utilization: float | Literal["auto"] = "auto"
+    gpu_memory_utilization: Share = "auto"
     max_model_len: int | None = Field(None, ge=1)
     devices: tuple[int, ...] = ()
     tensor_parallel_size: int = Field(1, ge=1)
@@ -111,55 +131,87 @@ class ModelConfig(BaseModel):
     kv_cache_memory: Bytes | None = None
     engine_python: str = ""
     env: dict[str, str] = Field(default_factory=dict)
+    aliases: tuple[Name, ...] = ()
+    lora: dict[Name, str] = Field(default_factory=dict)  # adapter's name -> its folder or repository
 
 
-def load_config(flags: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None) -> VllamaConfig:
-    """The settings from flags (None means not given), then `VLLAMA_*`, then defaults. Raises ConfigError."""
+def load_config(
+    flags: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
+) -> VllamaConfig:
+    """The settings from flags (None means not given), `VLLAMA_*`, `config_dir/config.yaml`, defaults. Raises ConfigError."""
     env = os.environ if env is None else env
-    values: dict[str, object] = {
-        name: env[key] for name in VllamaConfig.model_fields if (key := f"VLLAMA_{name.upper()}") in env
+    flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    names = VllamaConfig.model_fields
+    from_env = {name: env[key] for name in names if (key := f"VLLAMA_{name.upper()}") in env}
+    folder = Path(str(flags.get("config_dir") or from_env.get("config_dir") or "~/.vllama")).expanduser()
+    document = yamlfile.read(folder / "config.yaml", "port: 33258")
+    from_file = _settings_of(document)
+    sources = {
+        **{name: document.at((name,)) for name in from_file},
+        **{name: f"VLLAMA_{name.upper()}" for name in from_env},
+        **{name: f"--{name.replace('_', '-')}" for name in flags},
     }
-    values |= {name: value for name, value in (flags or {}).items() if value is not None}
     try:
-        config = VllamaConfig.model_validate(values)
+        config = VllamaConfig.model_validate({**from_file, **from_env, **flags})
     except ValidationError as error:
-        raise ConfigError(_explain(error, values, "setting")) from error
+        parts = [
+            f"setting {'.'.join(map(str, place))} (from {sources.get(str(place[0]), '?')}): {words}"
+            for place, words in yamlfile.findings(error)
+        ]
+        raise ConfigError("; ".join(parts)) from error
     if config.vllm_port_end < config.vllm_port_start:
         raise ConfigError("vllm_port_end is below vllm_port_start: no port is left for engines")
-    return config.model_copy(update={
-        name: getattr(config, name).expanduser().absolute() for name in ("config_dir", "transformers_cache")
-    })
+    paths = ("config_dir", "transformers_cache")
+    config = config.model_copy(update={name: getattr(config, name).expanduser().absolute() for name in paths})
+    config._sources = sources  # noqa: SLF001 - pydantic's private attributes are set from outside of __init__
+    return config
+
+
+def _settings_of(document: yamlfile.Document) -> dict[str, object]:
+    """What `config.yaml` sets, each value of its right type. Raises ConfigError."""
+    if "config_dir" in document.tree:
+        where = document.at(("config_dir",))
+        raise ConfigError(f"{where}: key config_dir: this file is found by it; use --config-dir")
+    checked = _checked(VllamaConfig, document, (), document.tree)
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
 
 
 def load_models(path: Path) -> dict[str, ModelConfig]:
     """The entries of `models.yaml`; an absent file is empty. Raises ConfigError naming file, line and key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected one key per model, for example 'Qwen/Qwen3-0.6B:'")
-    models = {}
-    for name, entry in tree.items():
-        try:
-            models[str(name)] = ModelConfig.model_validate(entry or {})
-        except ValidationError as error:
-            raise ConfigError(f"{path}: model {name}: {_explain(error, entry, 'key')}") from error
+    return models_of(yamlfile.read(path, "Qwen/Qwen3-0.6B:"))
+
+
+def models_of(document: yamlfile.Document) -> dict[str, ModelConfig]:
+    """The same of a file that is read already. No name means two models."""
+    models: dict[str, ModelConfig] = {}
+    for name, entry in document.tree.items():
+        models[name] = _checked(ModelConfig, document, (name,), {} if entry is None else entry)
+    owners = dict.fromkeys(models, "")
+    for model, entry in models.items():
+        for key, given in (("aliases", entry.aliases), ("lora", tuple(entry.lora))):
+            for name in given:
+                if (owner := owners.get(name)) is not None:
+                    where = document.at((model, key, name))
+                    other = f"is another name of {owner} already" if owner else "is a model of its own"
+                    raise ConfigError(f"{where}: model {model}: key {key}: {name} {other}; choose another")
+                owners[name] = model
     return models
 
 
-def _explain(error: ValidationError, values: object, noun: str) -> str:
-    """Pydantic's findings in one line each, without its links and internals."""
-    lines = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"])
-        lines.append(f"{noun} {where}: {item['msg']}" if where else f"{item['msg']} (got {values!r})")
-    return "; ".join(lines)
+def _checked(kind: type[T], document: yamlfile.Document, above: tuple[str, ...], entry: object) -> T:
+    """A part of a file as settings. Strict: a number in quotes is no number."""
+    of = f"model {above[0]}: " if above else ""
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{document.at(above)}: {of}must be a mapping (`key: value` lines, indented)")
+    try:
+        return kind.model_validate_json(json.dumps(entry, default=str), strict=True)
+    except TypeError as error:
+        raise ConfigError(f"{document.at(above)}: {of}every key must be text; quote it") from error
+    except ValidationError as error:
+        parts = []
+        for place, words in yamlfile.findings(error):
+            near = difflib.get_close_matches(str(place[0]), kind.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if words == "is unknown" and near else ""
+            keys = ".".join(map(str, place))
+            parts.append(f"{document.at((*above, *map(str, place)))}: {of}key {keys}: {words}{hint}")
+        raise ConfigError("; ".join(parts)) from error

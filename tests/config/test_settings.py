@@ -1,0 +1,151 @@
+"""Settings and models.yaml: which source wins, what each value came from, and errors that name file, line and key."""
+
+from pathlib import Path
+
+import pytest
+
+from vllama.config import ModelConfig, VllamaConfig, load_config, load_models
+from vllama.errors import ConfigError
+
+ALL_KEYS = """\
+# what we serve
+Qwen/Qwen3-0.6B:
+  gpu_memory_utilization: 0.85
+  max_model_len: 32768
+  devices: [0, 1]
+  tensor_parallel_size: 2
+  trust_remote_code: true
+  dtype: bfloat16
+  extra_args:
+    enable-prefix-caching: false
+    max_num_seqs: 16
+    quantization: fp8
+    allowed-origins: [a, b]
+    hf-overrides: {rope: {factor: 2}}
+  aliases: [small, gpt-4o]
+  sleep_level: 1
+  pinned: true
+  unload_timeout: 60
+  kv_cache_memory: 4GiB
+  engine_python: /opt/vllm/bin/python
+  env: {VLLM_LOGGING_LEVEL: DEBUG}
+  lora: {sql: /adapters/sql}
+tiny/other:
+"""
+
+
+def test_the_defaults_are_the_specifications() -> None:
+    config = load_config({}, {"VLLAMA_CONFIG_DIR": "/nowhere"})
+    assert (config.host, config.port) == ("127.0.0.1", 33258)
+    assert (config.vllm_port_start, config.vllm_port_end) == (33300, 34300)
+    assert (config.unload_timeout, config.unload_mode) == (1800, 2)
+    assert VllamaConfig().config_dir == Path("~/.vllama").expanduser()
+
+
+def test_the_strongest_source_wins_and_each_value_says_where_it_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("# ours\nport: 1\nvllm_port_start: 2\nunload_timeout: 3\nmemory_limit: 4GiB\n")
+    env = {"VLLAMA_CONFIG_DIR": str(tmp_path), "VLLAMA_PORT": "10", "VLLAMA_VLLM_PORT_START": "20"}
+    config = load_config({"port": 100, "host": None}, env)
+    assert (config.port, config.vllm_port_start, config.unload_timeout) == (100, 20, 3)
+    assert config.memory_limit == 4 * 2**30
+    assert config.sources["port"] == "--port"
+    assert config.sources["vllm_port_start"] == "VLLAMA_VLLM_PORT_START"
+    assert config.sources["unload_timeout"] == f"{file}:4"
+    assert config.sources["config_dir"] == "VLLAMA_CONFIG_DIR"
+    assert config.sources["host"] == "default"
+    assert set(config.sources) == set(VllamaConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("host: box\nprot: 1\n", (":2: ", "key prot", "unknown", "did you mean port?")),
+        ("port: '80'\n", (":1: ", "key port", "whole number", "'80'")),
+        ("\nunload_mode: 4\n", (":2: ", "key unload_mode")),
+        ("port: 1\nport: 2\n", (":2: ", "key port", "line 1")),
+        ("port: [1\n", (":2: ", "not valid YAML")),
+        ("- port\n", (":1: ", "key: value")),
+        ("config_dir: /x\n", (":1: ", "config_dir", "--config-dir")),
+    ],
+)
+def test_an_error_in_config_yaml_names_file_line_and_key(
+    tmp_path: Path, text: str, said: tuple[str, ...]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config({"config_dir": tmp_path}, {})
+    message = raised.value.message
+    assert message.startswith(f"{file}:")
+    assert [word for word in said if word not in message] == []
+    assert "\n" not in message
+    assert file.read_text() == text
+
+
+def test_an_error_in_the_environment_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="VLLAMA_PORT"):
+        load_config({"config_dir": tmp_path}, {"VLLAMA_PORT": "many"})
+
+
+def test_every_key_of_models_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(ALL_KEYS)
+    models = load_models(file)
+    entry = models["Qwen/Qwen3-0.6B"]
+    assert models["tiny/other"] == ModelConfig()
+    assert set(ModelConfig.model_fields) == entry.model_fields_set
+    assert entry.devices == (0, 1)
+    assert entry.aliases == ("small", "gpt-4o")
+    assert entry.kv_cache_memory == 4 * 2**30
+    assert entry.extra_args["hf-overrides"] == {"rope": {"factor": 2}}
+    assert entry.extra_args["enable-prefix-caching"] is False
+    assert load_models(tmp_path / "absent.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a/b:\n  dtpye: auto\n", (":2: ", "model a/b", "key dtpye", "unknown", "did you mean dtype?")),
+        ("a/b:\n  max_model_len: 'x'\n", (":2: ", "key max_model_len", "whole number")),
+        ("a/b:\n  max_model_len: '9'\n", (":2: ", "key max_model_len", "whole number")),
+        ("a/b:\n  pinned: 1\n", (":2: ", "key pinned", "true or false")),
+        ("a/b:\n  tensor_parallel_size: true\n", (":2: ", "key tensor_parallel_size")),
+        ("a/b:\n\n  gpu_memory_utilization: most\n", (":3: ", "gpu_memory_utilization", "auto")),
+        ("a/b:\n  gpu_memory_utilization: 1.5\n", (":2: ", "gpu_memory_utilization", "at most 1")),
+        ("a/b:\n  devices: 0\n", (":2: ", "key devices", "list")),
+        ("a/b:\n  devices:\n  - 0\n  - x\n", (":2: ", "key devices.1", "whole number")),
+        ("a/b:\n  env:\n    A: a\n    B: 1\n", (":4: ", "key env.B", "text")),
+        ("a/b:\n  kv_cache_memory: much\n", (":2: ", "kv_cache_memory", "4GiB")),
+        ("a/b: 7\n", (":1: ", "model a/b", "mapping")),
+        ("a/b:\n  dtype: auto\na/b:\n  pinned: true\n", (":3: ", "a/b", "line 1")),
+        ("a/b:\n  aliases: [x]\nc/d:\n  aliases: [x]\n", (":4: ", "model c/d", "aliases", "x", "a/b")),
+        ("a/b:\n  aliases: [c/d]\nc/d:\n", (":2: ", "c/d", "model of its own")),
+        ("a/b:\n  lora: {x: /p}\n  aliases: [x]\n", (":2: ", "lora", "x")),
+        ("a/b:\n  aliases: ['']\n", (":2: ", "aliases.0")),
+        ("a/b:\n\tdtype: auto\n", (":2: ", "not valid YAML")),
+        ("a/b:\n  extra_args: {2020-01-01: 1}\n", (":1: ", "text")),
+    ],
+)
+def test_an_error_in_models_yaml_names_file_line_and_key(
+    tmp_path: Path, text: str, said: tuple[str, ...]
+) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_models(file)
+    message = raised.value.message
+    assert message.startswith(f"{file}:")
+    assert [word for word in said if word not in message] == []
+    assert "\n" not in message
+
+
+def test_a_file_that_is_no_text_is_an_error_too(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_models(file)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_models(file)
