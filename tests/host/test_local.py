@@ -202,8 +202,13 @@ def test_memory_is_measured_and_comes_back_with_sleep(tmp_path: Path) -> None:
 
 def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
+        first, _ = await bench.awake()
+        await bench.host.kill(first.launch_id, 0)
+        await bench.exited(first.launch_id)
         proc, _ = await bench.awake()
-        before = await bench.host.logs(proc.launch_id, 0, 10_000)
+        assert proc.log == first.log
+        before = read_span(Path(proc.log), 0, 10_000)
+        assert before.endswith(await bench.host.logs(proc.launch_id, 0, 10_000))
         bench.host._check_logs()
         assert bench.host._logs_check is not None
         await bench.host._logs_check
@@ -212,7 +217,7 @@ def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
         await bench.fetch(proc, "GET", "/v1/models")
         assert (await bench.host.logs(proc.launch_id, 0, 1000)).startswith(b'INFO: "GET /v1/models"')
 
-    with_bench(tmp_path, story, log_max_bytes=10)
+    with_bench(tmp_path, story, log_max_bytes=800)
 
 
 def test_describe_says_why_nothing_is_forked(tmp_path: Path) -> None:

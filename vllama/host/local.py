@@ -218,10 +218,9 @@ class LocalHost:
             self._processes.kill(launch_id, grace_s)
 
     def _prepare(self, spec: LaunchSpec) -> Launch:
-        """Port and log of a launch, chosen with no await between: two launches never get the same port."""
-        taken = {launch.port for launch in self._launches.values() if not launch.gone.is_set()}
+        """Port and log of a launch."""
         start, end = self._config.vllm_port_start, self._config.vllm_port_end
-        reserved = reserve(start, end, taken, spec.port_wanted or self._ports.get(spec.model, 0))
+        reserved = reserve(start, end, spec.port_wanted or self._ports.get(spec.model, 0))
         if reserved is None:
             raise LaunchError(f"no free port in {start}-{end} for {spec.model}", model=spec.model)
         path = log_path(self._config.logs_dir, spec.model, reserved.port)

@@ -29,11 +29,11 @@ class Reservation:
         self.mark.close()
 
 
-def reserve(start: int, end: int, taken: Collection[int] = (), wanted: int = 0) -> Reservation | None:
+def reserve(start: int, end: int, wanted: int = 0) -> Reservation | None:
     """A port of [start, end] on which nobody listens, `wanted` if possible, else the lowest. None: all are in use."""
     candidates = [wanted] if start <= wanted <= end else []
     candidates += range(start, end + 1)
-    return next((found for port in candidates if port not in taken and (found := _reserve(port))), None)
+    return next((found for port in candidates if (found := _reserve(port))), None)
 
 
 def _reserve(port: int) -> Reservation | None:
@@ -45,7 +45,6 @@ def _reserve(port: int) -> Reservation | None:
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
             )  # as vLLM binds it: TIME_WAIT is no hindrance
             probe.bind((LOOPBACK, port))
-            probe.listen(1)
     except OSError:
         mark.close()
         return None
