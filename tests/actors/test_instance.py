@@ -35,14 +35,14 @@ def starting(story: Story | None = None) -> Story:
     return story >> msg.EngineLaunched(1, 7, 33300, "log", "fork", "") << fx.AwaitReady(1)
 
 
-def awake(story: Story | None = None) -> Story:
+def awake(story: Story | None = None, first_look_s: float = 0.0) -> Story:
     """One request served and gone."""
     story = starting(story)
     ready = [
         fx.TellBroker(msg.ReturnSlot("m", 1)),
         fx.Admit(1, 1, "cold"),
         fx.Weigh(1),
-        fx.SetTimer(1, story.state.policy.unload_timeout),
+        fx.SetTimer(1, first_look_s or story.state.policy.unload_timeout),
     ]
     story >> msg.EngineReady(1) << ready
     story >> msg.EngineWeighed(1, 80) << None
@@ -238,8 +238,51 @@ def test_idle_timer_is_looked_at_lazily() -> None:
     story.later(60)
     story >> msg.Acquire(2) << fx.Admit(2, 1, "warm")
     story >> msg.Release(2) << None
-    story.later(40) >> msg.TimerDue(1) << fx.SetTimer(2, 60.0)  # used meanwhile: armed again
-    story.later(60) >> msg.TimerDue(2) << to_broker(slot(2, "down"))
+    story.later(40) >> msg.TimerDue(1)  # used meanwhile: armed again for what is left
+    again = (story._todo or [])[0]
+    assert isinstance(again, fx.SetTimer)
+    assert again.delay_s == pytest.approx(60.0, abs=0.01)
+    story.skip().later(60) >> msg.TimerDue(2) << to_broker(slot(2, "down"))
+
+
+def test_level_1_model_pins_its_host_ram_at_the_first_idle_moment() -> None:
+    story = awake(play(fresh(sleep_level=1, pin_idle_s=5.0, unload_timeout=100.0)), first_look_s=5.0)
+    story.later(5) >> msg.TimerDue(1) << to_broker(slot(2, "down"))
+    story >> msg.SlotGranted(2) << fx.SleepEngine(1, 1, 80)
+    again = lease(2, 80, is_fresh=False)
+    back = to_broker(msg.ReturnLease("m", 1, 20, 1000.0), msg.ReturnSlot("m", 2), again)
+    story >> msg.Acquire(5) << None  # arrives meanwhile: waits
+    story >> msg.EngineAsleep(1, 1, 20, 60) << back
+    story >> msg.LeaseGranted(2, 80, DEV) << to_broker(slot(3, "wake"))
+    story >> msg.SlotGranted(3) << fx.WakeEngine(1, 1, 80)
+    story >> msg.EngineReady(1)
+    assert fx.SetTimer(2, 100.0) in (story._todo or [])  # once for each run
+
+
+def test_two_failed_wakes_make_a_level_unsafe_for_the_model() -> None:
+    story = asleep()
+    story.state.misses[2] = 1
+    story >> msg.Acquire(2) << to_broker(lease(2, 80, is_fresh=False))
+    story >> msg.LeaseGranted(2, 80, DEV) << to_broker(slot(3, "wake"))
+    story >> msg.SlotGranted(3) << fx.WakeEngine(1, 2, 80)
+    story >> msg.EngineUnready(1, "probe mismatch") << fx.Kill(1)
+    assert story.state.safe_level(2) == 3
+    assert story.state.safe_level(1) == 1
+
+
+def test_sleeper_whose_residue_grows_is_stopped_at_its_next_sleep() -> None:
+    story = asleep(play(fresh(residue_growth_max_bytes=10)))
+    story.state.residue_first = 5
+    story >> msg.Acquire(2) << to_broker(lease(2, 80, is_fresh=False))
+    story >> msg.LeaseGranted(2, 80, DEV) << to_broker(slot(3, "wake"))
+    story >> msg.SlotGranted(3) << fx.WakeEngine(1, 2, 80)
+    story >> msg.EngineReady(1)
+    story.skip() >> msg.Release(2) << None
+    story >> msg.Evict(2, 2) << to_broker(slot(4, "down"))
+    story >> msg.SlotGranted(4) << fx.SleepEngine(1, 2, 80)
+    story >> msg.EngineAsleep(1, 2, 40, 40)
+    assert story.state.residue_grown
+    assert story.state.safe_level(2) == 3
 
 
 def test_full_queue_is_refused() -> None:

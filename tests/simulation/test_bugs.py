@@ -6,6 +6,7 @@ from tests.simulation.world import World
 
 SEEDS = {
     917: "memory that a dead engine had not yet returned was hidden behind its model's next lease",
+    34: "an idle timer that rang a hair early was armed again for the hair, for ever",
     1770: "what a sleeper had not returned was forgotten when its wake was granted",
 }
 

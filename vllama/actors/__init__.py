@@ -2,6 +2,7 @@
 
 from vllama.actors.core.state import InstanceView, StateManager
 from vllama.actors.journal import Gap, Journal, Record, Subscription, record_json
+from vllama.actors.names import Route
 from vllama.actors.system import CommandResult, System
 from vllama.actors.ticket import Ticket
 
@@ -11,6 +12,7 @@ __all__ = [
     "InstanceView",
     "Journal",
     "Record",
+    "Route",
     "StateManager",
     "Subscription",
     "System",

@@ -1,7 +1,6 @@
 """System: wires the actors to a Host, and is the only thing the edge talks to: ask, tell, Ticket, shutdown in reverse order."""
 
 import asyncio
-import difflib
 import itertools
 import logging
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vllama.actors.actor import Actor
+from vllama.actors.catalog import Catalog
 from vllama.actors.core import broker, instance
 from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
@@ -21,10 +21,11 @@ from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, HOST, InstanceView
 from vllama.actors.effects import Effects
 from vllama.actors.journal import Journal
+from vllama.actors.names import Route
 from vllama.actors.ticket import Pending, Ticket
 from vllama.actors.translate import describe, to_broker_policy, to_command, to_error, to_policy
 from vllama.config import ModelConfig, VllamaConfig
-from vllama.errors import ModelUnknown, QueueFull, ShuttingDown, WaitTimeout
+from vllama.errors import QueueFull, ShuttingDown, WaitTimeout
 from vllama.host.estimate import estimate
 from vllama.host.host import Host, ModelFiles
 
@@ -57,7 +58,7 @@ class System:
         begun_wall, begun = time.time(), time.monotonic()
         self._clock: Callable[[], float] = lambda: begun_wall + time.monotonic() - begun
         self.journal = Journal(self._clock, config.journal_lifecycle_max, config.journal_requests_max)
-        self._model_configs = models or {}
+        self.catalog = Catalog(host, config, models or {}, self._on_change, self._on_problem)
         self._ids = itertools.count(1)
         self._actors: dict[str, Actor[State]] = {}
         self._pending: dict[int, Pending] = {}
@@ -97,6 +98,7 @@ class System:
             self._broker.tell(msg.DeviceFound(device.id, device.kind, device.total_bytes))
         self._run(self._broker)
         self._running.append(self._tasks.create_task(self._effects.watch(self._note)))
+        self._running.append(self._tasks.create_task(self.catalog.watch()))
 
     async def shutdown(self, hurry: asyncio.Event | None = None) -> None:
         """Admit nothing, let what runs finish within `shutdown_timeout_s` (or until `hurry`), stop engines, close the host."""
@@ -153,7 +155,8 @@ class System:
         """A ticket for an awake engine of this model, which is started or woken if need be. Raises VllamaError."""
         if self.stopping:
             raise ShuttingDown("vllama is shutting down; ask again later", model=model, retry_after_s=5)
-        actor = self._actors.get(model) or await self._create(model)
+        actor = self._actors.get(model) or await self._actor_of(model)
+        model = actor.name
         ask = next(self._ids)
         pending = self._pending[ask] = Pending(model)
         if not actor.offer(msg.Acquire(ask)):
@@ -179,7 +182,8 @@ class System:
         """An operator's command; returns when its goal is reached. Raises VllamaError (Overtaken: another one won)."""
         if self.stopping:
             raise ShuttingDown("vllama is shutting down; ask again later", model=model, retry_after_s=5)
-        actor = self._actors.get(model) or await self._create(model)
+        actor = self._actors.get(model) or await self._actor_of(model)
+        model = actor.name
         number = next(self._ids)
         future: asyncio.Future[fx.Reply] = asyncio.get_running_loop().create_future()
         self._commands[number] = future
@@ -195,6 +199,20 @@ class System:
             raise to_error(reply.refusal, model)
         return CommandResult(model, reply.phase, reply.level, actor.state.log, reply.note)
 
+    def find(self, name: str) -> Route | None:
+        """Which model a name means, from memory alone; None when it means none that is known."""
+        return Route(name, name) if name in self._actors else self.catalog.names.find(name)
+
+    async def route(self, name: str) -> Route:
+        """The same; for a name that is not known the cache is looked at once more. Raises ModelUnknown."""
+        if (route := self.find(name)) is not None:
+            return route
+        await self.catalog.refresh()
+        if (route := self.find(name)) is not None:
+            return route
+        where = str(self.config.transformers_cache)
+        raise await asyncio.to_thread(self.catalog.names.unknown, name, where)
+
     def ps(self) -> tuple[InstanceView, ...]:
         """Every instance that was asked for since the server started."""
         return self.journal.states.views()
@@ -203,7 +221,8 @@ class System:
         """The server's settings, its host and what is booked on each device."""
         report = describe(self.config, await self.host.describe(), self.journal.states.broker())
         return report | {
-            "models": len(await self.host.models()),
+            "models": len(await self.models()),
+            "models_file": {"path": str(self.config.models_file), "problem": self.catalog.problem},
             "seq": self.journal.seq,
             "stopping": self.stopping,
         }
@@ -215,27 +234,19 @@ class System:
         yield self.journal.ended({actor.name: actor.state for actor in actors})
 
     async def models(self) -> tuple[ModelFiles, ...]:
-        """The complete models of the cache."""
-        return await self.host.models()
+        """The complete models of the cache, as they were when it was last looked at."""
+        await self.catalog.ready()
+        return self.catalog.models
 
     # --- actors -------------------------------------------------------------------------------------------------------
 
-    async def _create(self, model: str) -> Actor[State]:
-        """The actor of a model that is asked for the first time. Raises ModelUnknown with the nearest names."""
-        cached = {files.id: files for files in await self.host.models()}
-        if (actor := self._actors.get(model)) is not None:
-            return actor
-        if (files := cached.get(model)) is None:
-            near = difflib.get_close_matches(model, cached, n=3, cutoff=0.4)
-            hint = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else "`vllama pull` brings a model into the cache"
-            )
-            raise ModelUnknown(
-                f"no complete model {model!r} in {self.config.transformers_cache}; {hint}", model=model
-            )
-        model_config = self._model_configs.get(model, ModelConfig())
+    async def _actor_of(self, name: str) -> Actor[State]:
+        """The actor of the model that a name means; begun when it is asked for the first time. Raises ModelUnknown."""
+        model = (await self.route(name)).model
+        return self._actors.get(model) or self._create(self.catalog.files[model])
+
+    def _create(self, files: ModelFiles) -> Actor[State]:
+        model, model_config = files.id, self.catalog.of(files.id)
         self._effects.register(files, model_config)
         created = ev.InstanceCreated(
             model, to_policy(self.config, model_config), self._need(files, model_config)
@@ -256,6 +267,17 @@ class System:
         self._actors[model] = actor
         self._run(actor)
         return actor
+
+    def _on_change(self, changed: frozenset[str]) -> None:
+        """The cache or models.yaml has changed."""
+
+    def _on_problem(self, problem: str) -> None:
+        """models.yaml has become wrong, or right again."""
+        if problem:
+            log.error("%s; what was read last stays in force", problem)
+            self._note("config_rejected", problem)
+        else:
+            self._note("config_accepted", str(self.config.models_file))
 
     def _need(self, files: ModelFiles, model_config: ModelConfig) -> msg.Need:
         devices = tuple(self._effects.devices.values())

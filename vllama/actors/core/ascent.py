@@ -103,7 +103,8 @@ def coming_up(s: State, m: InstanceMessage, now: float) -> Decision:
         case EngineReady(run, steps) if run == s.run and not s.faulted:
             return _up(s, steps, now)
         case EngineUnready(run, why) if run == s.run:
-            return [ev.EngineFaulted(run, why)], [fx.Kill(run)]  # its exit does the rest
+            missed = [ev.WakeMissed(s.level)] if s.phase is Phase.WAKING else []
+            return [ev.EngineFaulted(run, why), *missed], [fx.Kill(run)]  # its exit does the rest
         case Sleep(command, level):
             deepest = max(level, s.descent.level) if s.descent else level
             noted = ev.DescentSet(deepest, "command", s.descent.evict if s.descent else False)
@@ -157,7 +158,7 @@ def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
     )
     descent, busy = s.descent, bool(s.waiting)
     if descent is None:
-        return join(up, mv.arm(s, s.policy.unload_timeout), _candidate(s, now))
+        return join(up, mv.arm(s, mv.first_look_s(s)), _candidate(s, now))
     if descent.evict:
         return join(up, mv.descend(s, descent.level, descent.why, now, busy=busy, evict=True))
     if busy or wanted_start(s):
@@ -176,7 +177,9 @@ def _candidate(s: State, now: float) -> Decision:
     """The broker watches: tell it that this lease may be evicted from now on."""
     if not s.watched:
         return VOID
-    message = Candidate(s.model, s.lease, now, len(s.waiting), s.policy.pinned, s.policy.sleep_level)
+    message = Candidate(
+        s.model, s.lease, now, len(s.waiting), s.policy.pinned, s.safe_level(s.policy.sleep_level)
+    )
     return [], [fx.TellBroker(message)]
 
 

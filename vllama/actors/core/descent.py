@@ -28,6 +28,8 @@ from vllama.actors.core.messages import (
 )
 from vllama.actors.core.moves import VOID, Decision, join
 
+SLACK_S = 0.001  # a timer that rings a hair early has rung
+
 
 def awake(s: State, m: InstanceMessage, now: float) -> Decision:
     """The only phase that admits."""
@@ -55,11 +57,19 @@ def awake(s: State, m: InstanceMessage, now: float) -> Decision:
         case Evict(lease, level) if lease == s.lease:
             return mv.descend(s, level, "evict", now, busy=bool(s.serving), evict=True)
         case TimerDue(timer) if timer == s.timer:
-            overdue_s = s.last_used + s.policy.unload_timeout - now
-            if s.serving or overdue_s > 0:  # looked at lazily: the warm path sets no timer
-                return mv.arm(s, max(overdue_s, 0.0) or s.policy.unload_timeout)
-            return mv.descend(s, s.policy.unload_mode, "idle", now, busy=False)
+            return _idle(s, now)
     return VOID
+
+
+def _idle(s: State, now: float) -> Decision:
+    """The timer is looked at lazily: the warm path sets none, so it may find a newer use."""
+    idle_s = now - s.last_used + SLACK_S
+    if not s.serving and idle_s >= s.policy.unload_timeout:
+        return mv.descend(s, s.policy.unload_mode, "idle", now, busy=False)
+    if mv.wants_pin(s) and not s.serving and idle_s >= s.policy.pin_idle_s:
+        return mv.descend(s, 1, "pin", now, busy=False)
+    left_s = mv.first_look_s(s) - idle_s + SLACK_S
+    return mv.arm(s, left_s if left_s > SLACK_S else mv.first_look_s(s))
 
 
 def draining(s: State, m: InstanceMessage, now: float) -> Decision:
@@ -189,7 +199,12 @@ def _go_down(s: State, descent: Descent, now: float) -> Decision:
 def _stay(s: State, now: float) -> Decision:
     """The drain is called off: awake again, who waited is admitted, and the broker (if it watches) hears of it."""
     told = Candidate(
-        s.model, s.lease, now, len(s.waiting) + len(s.serving), s.policy.pinned, s.policy.sleep_level
+        s.model,
+        s.lease,
+        now,
+        len(s.waiting) + len(s.serving),
+        s.policy.pinned,
+        s.safe_level(s.policy.sleep_level),
     )
     return join(
         mv.drop_slot(s),
@@ -210,7 +225,7 @@ def _after_sleep(s: State, descent: Descent, level: int, now: float) -> Decision
             answered, ([ev.DescentSet(3, descent.why, descent.evict)], []), mv.want_slot(s, "down", s.devices)
         )
     clear: Decision = [ev.DescentCleared()], []
-    if mv.wanted(s):
+    if mv.wanted(s) or (descent.why == "pin" and not descent.evict):
         return join(clear, answered, mv.want_lease(s, now, fresh=False))
     return join(clear, answered, mv.arm(s, s.policy.stop_timeout_s))
 

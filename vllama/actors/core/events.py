@@ -184,6 +184,13 @@ class EngineFaulted:
 
 
 @fact
+class WakeMissed:
+    """A wake from this level failed, by its probe or before; often enough, and the level is unsafe for this model."""
+
+    level: Level
+
+
+@fact
 class EngineGone:
     """The whole tree is reaped. `expected`: it was told to stop."""
 
@@ -243,7 +250,7 @@ InstanceEvent = (
     RequestEvent | InstanceCreated | InstanceReset | CommandTaken | CommandAnswered
     | LeaseRequested | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped
     | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineRose | EngineMeasured | EngineSlept
-    | EngineFaulted | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
+    | EngineFaulted | WakeMissed | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
 )  # fmt: skip
 Event = InstanceEvent | BrokerEvent | HostNoted
 REQUEST_EVENTS: frozenset[type] = frozenset((AskQueued, AskAdmitted, AskEnded, AskRefused))

@@ -61,7 +61,9 @@ def _exit(s: State, m: EngineExited, now: float) -> Decision:
 def _offer(s: State, m: Offer, _: float) -> Decision:
     if s.phase is Phase.AWAKE and m.lease == s.lease:
         at = s.last_used
-        candidate = Candidate(s.model, s.lease, at, len(s.serving), s.policy.pinned, s.policy.sleep_level)
+        candidate = Candidate(
+            s.model, s.lease, at, len(s.serving), s.policy.pinned, s.safe_level(s.policy.sleep_level)
+        )
         return [], [fx.TellBroker(candidate)]
     return [], [fx.TellBroker(EvictDeclined(s.model, m.lease))]
 

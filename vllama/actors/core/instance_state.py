@@ -66,6 +66,10 @@ class State:
     mode: str = ""
     mode_reason: str = ""
     footprint_bytes: int = 0
+    residue_first: int = 0  # what this run's first sleep left
+    residue_grown: bool = False
+    pinned_once: bool = False  # this run has had its one early sleep and wake at level 1
+    misses: dict[int, int] = field(default_factory=dict)  # failed wakes by level
 
     failures: tuple[float, ...] = ()
     not_before: float = 0.0
@@ -76,7 +80,21 @@ class State:
 
     def copy(self) -> "State":
         """An independent copy: the containers are the only mutable parts."""
-        return replace(self, waiting=dict(self.waiting), serving=dict(self.serving), goals=dict(self.goals))
+        return replace(
+            self,
+            waiting=dict(self.waiting),
+            serving=dict(self.serving),
+            goals=dict(self.goals),
+            misses=dict(self.misses),
+        )
+
+    def safe_level(self, level: Level) -> Level:
+        """The level to go to instead: deeper where wakes have failed, stopped where the residue has grown."""
+        if self.residue_grown:
+            return 3
+        while level < 3 and self.misses.get(level, 0) >= self.policy.misses_max:
+            level += 1
+        return level
 
     def goals_down(self) -> bool:
         """A command wants it asleep or stopped."""
@@ -177,7 +195,8 @@ def _descent_cleared(s: State, _: ev.DescentCleared) -> None:
 
 def _spawned(s: State, e: ev.EngineSpawned) -> None:
     s.run, s.alive, s.was_ready, s.faulted, s.level = e.run, True, False, "", 0
-    s.pid = 0
+    s.pid = s.residue_first = 0
+    s.residue_grown = s.pinned_once = False
 
 
 def _placed(s: State, e: ev.EnginePlaced) -> None:
@@ -194,6 +213,13 @@ def _rose(_: State, __: ev.EngineRose) -> None:
 
 def _slept(s: State, e: ev.EngineSlept) -> None:
     s.level = e.level
+    s.pinned_once = s.pinned_once or e.level == 1
+    s.residue_first = s.residue_first or e.residue_bytes
+    s.residue_grown = e.residue_bytes > s.residue_first + s.policy.residue_growth_max_bytes
+
+
+def _missed(s: State, e: ev.WakeMissed) -> None:
+    s.misses[e.level] = s.misses.get(e.level, 0) + 1
 
 
 def _faulted(s: State, e: ev.EngineFaulted) -> None:
@@ -252,6 +278,7 @@ _CHANGES: dict[type, Callable[[State, Any], None]] = {
     ev.EngineMeasured: _measured,
     ev.EngineSlept: _slept,
     ev.EngineFaulted: _faulted,
+    ev.WakeMissed: _missed,
     ev.EngineGone: _gone,
     ev.FailureCounted: _failure_counted,
     ev.FailuresCleared: _failures_cleared,

@@ -32,7 +32,7 @@ class Phase(StrEnum):
 Level = int  # sleep level: 1 weights in RAM, 2 discarded, 3 process stopped; 0 not asleep
 SlotKind = Literal["down", "wake", "start"]  # in the order in which they are granted
 Verb = Literal["start", "sleep", "stop"]
-Why = Literal["evict", "command", "idle", "residue"]
+Why = Literal["evict", "command", "idle", "residue", "pin"]
 How = Literal["warm", "wake", "cold"]
 
 

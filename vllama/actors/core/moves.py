@@ -97,6 +97,15 @@ def arm(s: State, delay_s: float) -> Decision:
     return [ev.TimerArmed(s.timer + 1)], [fx.SetTimer(s.timer + 1, delay_s)]
 
 
+def first_look_s(s: State) -> float:
+    """When the idle timer rings first: early for a level-1 model that has not pinned its host RAM yet."""
+    return min(s.policy.pin_idle_s, s.policy.unload_timeout) if wants_pin(s) else s.policy.unload_timeout
+
+
+def wants_pin(s: State) -> bool:
+    return s.policy.sleep_level == 1 and not s.pinned_once and s.safe_level(1) == 1
+
+
 def admit(s: State, asks: Iterable[int], how: How, now: float) -> Decision:
     asks = list(asks)
     return [ev.AskAdmitted(ask, now, how) for ask in asks], [fx.Admit(ask, s.run, how) for ask in asks]
@@ -142,6 +151,7 @@ def _met(goal: Goal, phase: Phase, level: Level) -> bool:
 
 def descend(s: State, level: Level, why: Why, now: float, *, busy: bool, evict: bool = False) -> Decision:
     """From awake on the way down: drain first, then ask for the slot."""
+    level = s.safe_level(level)
     begun: Decision = [ev.DescentSet(level, why, evict), ev.PhaseChanged(Phase.DRAINING, now)], []
     if not busy:
         return join(begun, want_slot(s, "down", s.devices))

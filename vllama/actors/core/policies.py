@@ -23,6 +23,13 @@ class Policy:
     stop_timeout_s: float = 6 * 3600.0
     drain_timeout_s: float | None = None
     pinned: bool = False
+    pin_idle_s: float = (
+        5.0  # level-1 models: idle for so long after the load, they sleep and wake once (it pins host RAM)
+    )
+    residue_growth_max_bytes: int = (
+        2**30
+    )  # a sleeper that holds so much more than at its first sleep is stopped next time
+    misses_max: int = 2  # failed wakes from a level that make it unsafe for the model
     restarts_max: int = 3
     restarts_period_s: float = 600.0
     backoff_s: float = 1.0

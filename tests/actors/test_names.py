@@ -1,0 +1,56 @@
+"""Which model a name means."""
+
+import pytest
+
+from vllama.actors.names import Names, Route
+from vllama.config import ModelConfig
+
+IDS = ("Qwen/Qwen3-0.6B", "BAAI/bge-m3", "one/twin", "two/Twin", "gpt2", "fine/small")
+CONFIGS = {
+    "Qwen/Qwen3-0.6B": ModelConfig(aliases=("small", "one/twin", "bge-m3"), lora={"sql": "/adapters/sql"}),
+    "not/there": ModelConfig(aliases=("ghost",)),
+}
+NAMES = Names(IDS, CONFIGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "served"),
+    [
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("one/twin", "one/twin", "one/twin"),  # an exact id is stronger than an alias,
+        ("bge-m3", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),  # and an alias than the part after a slash
+        ("small", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("BGE-M3", "BAAI/bge-m3", "BAAI/bge-m3"),
+        ("qwen3-0.6b", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("GPT2", "gpt2", "gpt2"),
+        ("sql", "Qwen/Qwen3-0.6B", "sql"),  # an adapter keeps its name
+    ],
+)
+def test_a_name_means_one_model(name: str, model: str, served: str) -> None:
+    assert NAMES.find(name) == Route(model, served)
+
+
+@pytest.mark.parametrize("name", ["twin", "Twin", "other/Qwen3-0.6B", "ghost", "not/there", "", "/", "0.6B"])
+def test_what_is_ambiguous_or_unknown_means_none(name: str) -> None:
+    assert NAMES.find(name) is None
+
+
+def test_an_ambiguous_name_is_told_all_that_it_may_be() -> None:
+    message = NAMES.unknown("twin", "/hub").message
+    assert "one/twin" in message
+    assert "two/Twin" in message
+    assert "ambiguous" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("qwen/qwen3-0.6b", "Qwen/Qwen3-0.6B"), ("Qwen/Qwen3-0.6", "Qwen/Qwen3-0.6B"), ("smal", "small")],
+)
+def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
+    error = NAMES.unknown(name, "/hub")
+    assert near in error.message
+    assert error.status_hint == 404
+
+
+def test_a_name_near_to_none_is_told_where_models_come_from() -> None:
+    assert "vllama pull" in NAMES.unknown("zzz", "/hub").message
