@@ -1,17 +1,24 @@
-"""Recorded journals, folded by today's code: the end state must be the recorded one."""
+"""Recorded journals, folded by today's code: the end state must be the recorded one, in every field that was recorded."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vllama.actors.codec import decode
-from vllama.actors.core.broker_state import BrokerState
-from vllama.actors.core.instance_state import State
-from vllama.actors.core.state import BROKER
+from vllama.actors.codec import encode
 from vllama.actors.journal import load
 
 RECORDED = sorted((Path(__file__).parent / "journals").glob("*.jsonl"))
+
+
+def agrees(recorded: Any, today: Any) -> bool:
+    """Fields that a newer vllama has added are its own affair."""
+    if isinstance(recorded, dict):
+        return all(name in today and agrees(value, today[name]) for name, value in recorded.items())
+    if isinstance(recorded, list):
+        return len(recorded) == len(today) and all(map(agrees, recorded, today))
+    return bool(recorded == today)
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
@@ -20,7 +27,8 @@ def test_fold_ends_in_the_recorded_state(path: Path) -> None:
     *journal, end = lines
     states, _ = load(journal)
     for actor, recorded in end["states"].items():
-        assert states.state(actor) == decode(BrokerState if actor == BROKER else State, recorded)
+        today = encode(states.state(actor))
+        assert agrees(recorded, today), f"{actor}:\n{recorded}\n{today}"
 
 
 def test_there_are_recorded_journals() -> None:
