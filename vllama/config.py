@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from vllama import yamlfile
 from vllama.errors import ConfigError
@@ -43,6 +43,30 @@ def _share(value: object) -> object:
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 Share = Annotated[float | Literal["auto"], BeforeValidator(_share)]
+
+
+def _split(value: object) -> object:
+    """Several from one string with commas, as an environment variable has them; or one."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _keys(value: object) -> object:
+    """What can stand in a header."""
+    keys = _split(value)
+    texts = [key.get_secret_value() if isinstance(key, SecretStr) else key for key in _tuple(keys)]
+    if not all(isinstance(text, str) and re.fullmatch(r"[!-~]+", text) for text in texts):
+        raise ValueError("must be one key or several, each of printable ASCII without spaces")
+    return keys
+
+
+def _tuple(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Name = Annotated[str, Field(pattern=r"^\S+$", max_length=200)]
 
 
@@ -68,6 +92,13 @@ class VllamaConfig(BaseModel):
     unload_mode: Literal[1, 2, 3] = 2
     config_dir: Path = Field(default_factory=lambda: Path("~/.vllama").expanduser())
     transformers_cache: Path = Field(default_factory=_hf_cache)
+
+    api_key: Keys = Field((), repr=False)  # guards every route but /health
+    api_key_file: Path | None = None  # one key a line
+    control_key: Keys = Field((), repr=False)  # control and debug want this one instead
+    control_key_file: Path | None = None
+    control_hosts: Names = ()  # names of this machine that a control request may ask for, besides its own
+    cors_origins: Names = ()  # pages of these may use the data routes; "*" means any
 
     memory_limit: Bytes | None = None
     engine_start: Literal["auto", "fork", "exec"] = "auto"

@@ -100,7 +100,8 @@ def findings(error: ValidationError) -> Iterator[tuple[tuple[str | int, ...], st
             yield place, "is unknown"
         else:
             words = _WORDS.get(item["type"], str(item["msg"]).removeprefix("Value error, "))
-            yield place, f"{words} (got {item['input']!r})" if _short(item["input"]) else words
+            secret = str(place[0]).endswith("_key")
+            yield place, f"{words} (got {item['input']!r})" if _short(item["input"]) and not secret else words
 
 
 def _short(value: object) -> bool:
