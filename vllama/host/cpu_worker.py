@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch._dynamo.config
 from vllm.config import set_current_vllm_config
 from vllm.logger import init_logger
 from vllm.v1.worker.cpu_worker import CPUWorker
@@ -26,6 +27,10 @@ class SleepingCPUWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types w
         super().__init__(*args, **kwargs)
         self._freed: dict[str, list[tuple[torch.UntypedStorage, int]]] = {"weights": [], "kv_cache": []}
         self._unloaded: list[str] = []
+        if self.model_config.enforce_eager:
+            # Nothing is to be compiled; but vLLM's sampler compiles one helper at the first request that wants
+            # log-probabilities (2 s, against microseconds of use), and our warm-up is such a request.
+            torch._dynamo.config.disable = True  # noqa: SLF001 - its public name
 
     def sleep(self, level: int = 1) -> None:
         """The memory of this level is given back to the system. Raises ValueError for a level that there is not."""
