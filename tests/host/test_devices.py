@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllama.host import devices
-from vllama.host.devices import RamDevice, anonymous_bytes_of, find_devices, private_bytes_of
+from vllama.host.devices import RamDevice, anonymous_bytes_of, private_bytes_of
 from vllama.host.diagnosis import why_exited
 from vllama.host.logs import log_path, tail, truncate_if_long
 from vllama.host.ports import listener_inodes, owned_by, reserve
@@ -62,9 +62,9 @@ def test_what_is_free_is_what_the_limit_and_the_machine_leave() -> None:
 
 
 def test_without_a_limit_the_machine_keeps_a_reserve() -> None:
-    (device,) = find_devices(None)
+    device = RamDevice(None)
     assert 0 < device.info.total_bytes <= devices.ram_total_bytes()
-    assert find_devices(2**60)[0].info.total_bytes == device.info.total_bytes
+    assert RamDevice(2**60).info.total_bytes == device.info.total_bytes
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
     (tmp_path / "memory.current").write_text(f"{2**29}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**20}\n")
-    assert find_devices(None)[0].info.total_bytes == 2**29
+    assert RamDevice(None).info.total_bytes == 2**29
     assert devices.ram_available_bytes() == min(2**29 + 2**20, devices._meminfo("MemAvailable:"))
 
 

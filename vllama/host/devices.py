@@ -49,11 +49,6 @@ class RamDevice:
         return DeviceSample("cpu", total, max(free, 0), used, shared)
 
 
-def find_devices(limit_bytes: int | None) -> tuple[Device, ...]:
-    """The devices of this machine that engines can use."""
-    return (RamDevice(limit_bytes),)
-
-
 def private_bytes_of(pids: Sequence[int]) -> int:
     """Private bytes, swapped ones too, of these processes together; one that is gone counts nothing."""
     return sum(_rollup(pid, _PRIVATE) for pid in pids)

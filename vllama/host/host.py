@@ -14,13 +14,19 @@ StartMode = Literal["auto", "fork", "exec"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One memory that leases are booked on. `id` is "cpu" or a GPU's UUID; `total_bytes` is already capped by the limit."""
+    """One memory that leases are booked on. `id` is "cpu" or a GPU's UUID; `total_bytes` is already capped by the limit,
+    `physical_bytes` is what a GPU has without it (0: the same), of which vLLM takes its share."""
 
     id: str
     kind: Literal["cpu", "cuda"]
     index: int
     name: str
     total_bytes: int
+    physical_bytes: int = 0
+
+    @property
+    def whole_bytes(self) -> int:
+        return self.physical_bytes or self.total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,15 @@ class HostInfo:
 @dataclass(frozen=True, slots=True)
 class DeviceSample:
     """Measured now: `free_bytes` is what a new engine could take (never above total), `used_by` maps launch_id to bytes
-    of that engine's whole tree (private bytes on CPU), `shared_bytes` is what vllama's own helpers hold (the zygote)."""
+    of that engine's whole tree (private bytes on CPU), `shared_bytes` is what vllama's own helpers hold (the zygote).
+    `estimated`: the driver does not show our processes; `used_by` follows from what changed on the device."""
 
     id: str
     total_bytes: int
     free_bytes: int
     used_by: Mapping[str, int]
     shared_bytes: int = 0
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ class ProcInfo:
 class HostEvent:
     """Something that happened by itself. Kinds: `exited` (an engine's whole tree is gone and reaped: `code` is the exit
     status or minus the signal, `why` one of "", "port", "profiling", "oom", "lost"; `log_tail` its last lines),
-    `zygote_ready`, `zygote_lost`, `guard_lost`, `fork_unavailable` (`detail` says why)."""
+    `zygote_ready`, `zygote_lost`, `guard_lost`, `fork_unavailable`, `device_lost`, `device_back` (`detail` says why)."""
 
     seq: int
     kind: str

@@ -13,7 +13,7 @@ import httpx
 
 from vllama.config import VllamaConfig
 from vllama.errors import HostUnavailable, LaunchError
-from vllama.host.devices import Device, find_devices, ram_available_bytes, ram_total_bytes
+from vllama.host.devices import ram_available_bytes, ram_total_bytes
 from vllama.host.diagnosis import why_exited
 from vllama.host.event_queue import EventQueue
 from vllama.host.host import (
@@ -29,6 +29,7 @@ from vllama.host.host import (
 from vllama.host.hub import Hub
 from vllama.host.launch import Launch
 from vllama.host.logs import log_path, read_span, size_of, truncate_if_long
+from vllama.host.memories import Memories
 from vllama.host.ports import LOOPBACK, listener_inodes, owned_by, reserve
 from vllama.host.processes import Order, Processes, ProcessEvent
 
@@ -38,6 +39,7 @@ HEALTH_TIMEOUT_S = 5.0
 LOST_PORT_S = 1.0
 LOGS_CHECK_S = 10.0
 GONE_KEPT_MAX = 256
+MOVING_CALLS = ("/sleep", "/wake_up", "/collective_rpc")
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class LocalHost:
         self._events = EventQueue()
         self._hub = Hub(config.transformers_cache)
         self._hub_lock = asyncio.Lock()
-        self._devices: tuple[Device, ...] = find_devices(config.memory_limit)
+        self._memories = Memories(config)
         self._processes = Processes(
             self._on_event,
             preload=config.engine_start != "exec" and not config.engine_entry,
@@ -77,6 +79,7 @@ class LocalHost:
             self._config.logs_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LaunchError(f"the log folder {self._config.logs_dir} cannot be made: {error}") from error
+        await asyncio.to_thread(self._memories.open)
         await self._processes.open()
         self._check_logs_later()
 
@@ -91,17 +94,19 @@ class LocalHost:
             launch.end()
         self._events.close()
         await self._http.aclose()
+        await asyncio.to_thread(self._memories.close)
 
     async def describe(self) -> HostInfo:
         state, reason = self._processes.zygote_state, self._processes.zygote_reason
         return HostInfo(
             id=self.id,
             epoch=self._epoch,
-            devices=tuple(device.info for device in self._devices),
+            devices=self._memories.infos,
             ram_total_bytes=ram_total_bytes(),
             versions=await asyncio.to_thread(_versions),
             zygote=state,
             start_mode_reason=self._exec_reason() or reason,
+            notes=self._memories.notes,
         )
 
     async def models(self) -> tuple[ModelFiles, ...]:
@@ -109,20 +114,21 @@ class LocalHost:
             return await asyncio.to_thread(self._hub.scan)
 
     async def sample(self) -> HostSample:
-        trees = {
-            name: self._processes.tree_pids(name) for name, launch in self._launches.items() if launch.alive
-        }
         helpers = self._processes.helper_pids()
-        return await asyncio.to_thread(self._measure, trees, helpers)
+        sample = await asyncio.to_thread(self._measure, self._trees(), helpers)
+        for kind, detail in self._memories.news():
+            self._events.append(kind, detail=detail)
+        return sample
 
     async def weigh(self, launch_id: str) -> Mapping[str, int]:
         """Bytes that this engine's tree takes of each device now."""
         launch = self._launches.get(launch_id)
         if launch is None or not launch.alive:
             return {}
-        trees = {launch_id: self._processes.tree_pids(launch_id)}
+        one = {launch_id: self._processes.tree_pids(launch_id)}
+        trees = self._trees() if self._memories.on_gpus else one  # what is estimated follows from all of them
         sample = await asyncio.to_thread(self._measure, trees, ())
-        return {device.id: device.used_by[launch_id] for device in sample.devices}
+        return {device.id: device.used_by.get(launch_id, 0) for device in sample.devices}
 
     async def launch(self, spec: LaunchSpec) -> ProcInfo:
         """The engine's process exists, on a port that was free a moment ago. Idempotent on `launch_id`."""
@@ -134,6 +140,7 @@ class LocalHost:
         launch = self._prepare(spec)
         self._launches[spec.launch_id] = launch
         try:
+            await self._moving(launch)
             started = await self._processes.launch(self._order(launch))
             launch.proc = ProcInfo(
                 spec.launch_id,
@@ -188,6 +195,8 @@ class LocalHost:
         launch = self._launches.get(launch_id)
         if launch is None or not launch.alive:
             raise HostUnavailable(f"the engine {launch_id} does not run")
+        if method == "POST" and path.startswith(MOVING_CALLS):
+            await self._moving(launch)
         try:
             # Our own bound over httpx's, which count each read alone: a trickling answer would never end.
             async with asyncio.timeout(timeout_s):
@@ -216,6 +225,17 @@ class LocalHost:
         launch.kill_grace_s = grace_s
         if launch.proc is not None:
             self._processes.kill(launch_id, grace_s)
+
+    def _trees(self) -> dict[str, tuple[int, ...]]:
+        """The processes of each launch that lives."""
+        alive = [name for name, launch in self._launches.items() if launch.alive]
+        return {name: self._processes.tree_pids(name) for name in alive}
+
+    async def _moving(self, launch: Launch) -> None:
+        """GPU memory changes hands from here on: a driver that does not show whose it is has to be watched."""
+        if self._memories.on_gpus:
+            spec = launch.spec
+            await asyncio.to_thread(self._memories.moving, spec.launch_id, spec.devices, self._trees())
 
     def _prepare(self, spec: LaunchSpec) -> Launch:
         """Port and log of a launch."""
@@ -275,8 +295,7 @@ class LocalHost:
 
     def _measure(self, trees: Mapping[str, tuple[int, ...]], helpers: tuple[int, ...]) -> HostSample:
         at = time.monotonic()
-        devices = tuple(device.sample(trees, helpers) for device in self._devices)
-        return HostSample(at, devices, ram_available_bytes())
+        return HostSample(at, self._memories.measure(trees, helpers), ram_available_bytes())
 
     def _on_event(self, event: ProcessEvent) -> None:
         launch = self._launches.get(event.launch_id)
