@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 
+from fake_cuda import Cuda, GpuBlock, OutOfMemory
 from fake_faults import Faults
 from fake_http import HttpError
 
@@ -73,10 +74,12 @@ class Gates:
 
 
 class Engine:
-    def __init__(self, faults: Faults, weights_bytes: int, kv_bytes: int) -> None:
-        self.faults = faults
-        self.weights, self.kv_cache = Block(weights_bytes), Block(kv_bytes)
-        self.leaks: list[Block] = []
+    def __init__(
+        self, faults: Faults, cuda: Cuda, weights: Block | GpuBlock, kv_cache: Block | GpuBlock
+    ) -> None:
+        self.faults, self.cuda = faults, cuda
+        self.weights, self.kv_cache = weights, kv_cache
+        self.leaks: list[Block | GpuBlock] = []
         self.asleep: set[str] = set()
         self.paused = False
         self.weights_good = True
@@ -131,6 +134,8 @@ class Engine:
     async def sleep(self, level: int) -> None:
         if self.faults("fail_sleep"):
             raise HttpError(500, "sleep failed")
+        if not self.cuda.sleeps:
+            raise HttpError(500, "Sleep mode is not enabled. Please set enable_sleep_mode=True.")
         if self.faults("hang_sleep"):
             await asyncio.Event().wait()
         self.counts["sleeps"] += 1
@@ -146,14 +151,20 @@ class Engine:
         if level == 0 or "weights" in self.asleep:
             return
         self.asleep = set(TAGS)
+        self.cuda.begin("sleep")
+        before = self.cuda.free()
         if not self.faults("keep_memory"):
             self.kv_cache.free()
-            if level == 2:
+            if level == 2 or self.cuda.gpus:
                 self.weights.free()
+        await asyncio.sleep(self.faults("slow_sleep_s"))
+        if any(now < then for now, then in zip(self.cuda.free(), before, strict=True)):
+            die("AssertionError: Memory usage increased after sleeping.")
         if level == 2:
             self.weights_good = False
-        if leak := self.faults("leak_bytes"):
-            self.leaks.append(Block(int(leak)))
+        if leak := int(self.faults("leak_bytes")):
+            self.leaks.append(GpuBlock(leak, self.cuda.gpus) if self.cuda.gpus else Block(leak))
+        self.cuda.end("sleep")
 
     async def wake_up(self, tags: list[str]) -> str:
         if self.faults("fail_wake"):
@@ -163,11 +174,20 @@ class Engine:
         self.counts["wakes"] += 1
         if self.asleep and set(tags) <= self.asleep:  # a tag that is not asleep: a silent no-op
             woken = set(tags) or set(self.asleep)
+            if self.asleep == TAGS:
+                self.cuda.begin("wake")
             self.asleep -= woken
-            if "weights" in woken:
-                self.weights.take()
-            if "kv_cache" in woken:
-                self.kv_cache.take()
+            try:
+                if "weights" in woken:
+                    self.weights.take()
+                if "kv_cache" in woken:
+                    self.kv_cache.take()
+            except OutOfMemory as error:
+                raise HttpError(
+                    500, f"CUDA Error: out of memory at cumem_allocator.cpp:139 ({error})"
+                ) from error
+            if not self.asleep:
+                self.cuda.end("wake")
             if self.faults("garbage"):
                 self.weights_good = False
         if self.asleep:

@@ -3,7 +3,8 @@
     python fake_vllm.py --model PATH --served-model-name ID --host 127.0.0.1 --port N [anything else vLLM knows]
 
 Memory: `--kv-cache-memory-bytes` and the size of the weights files of PATH (FAKE_VLLM_WEIGHTS_BYTES overrides it) are
-really taken, and given back by sleep. Faults: fake_faults.py. Beyond vLLM's own endpoints:
+really taken, and given back by sleep; from a GPU of the fake driver where CUDA_VISIBLE_DEVICES names one (fake_cuda.py).
+Faults: fake_faults.py. Beyond vLLM's own endpoints:
 
     GET  /fake/stats                      counts: requests, completed, aborted, sleeps, sleeps_while_running, ...
     POST /fake/gate?name=N[&tokens=K]     lets K tokens pass the gate N, or all from now on. A generation whose request
@@ -21,7 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fake_answers as answers
-from fake_engine import Engine, say
+from fake_cuda import Cuda
+from fake_engine import Block, Engine, say
 from fake_faults import Faults
 from fake_http import Connection, Exchange, HttpError
 
@@ -43,10 +45,24 @@ def read_arguments(argv: list[str]) -> dict[str, str]:
     return found
 
 
+def served_names(argv: list[str]) -> list[str]:
+    """Every name of --served-model-name and --lora-modules: anything else is 404, as vLLM says it."""
+    names, flag = [], ""
+    for word in argv:
+        if word.startswith("--"):
+            flag = word
+        elif flag == "--served-model-name":
+            names.append(word)
+        elif flag == "--lora-modules" and "--enable-lora" in argv:
+            names.append(word.partition("=")[0])
+    return names
+
+
 class Server:
     def __init__(self, args: dict[str, str]) -> None:
         self.args = args
         self.model = args.get("served-model-name") or args.get("model", "fake")
+        self.names = served_names(sys.argv[1:]) or [self.model]
         self.folder = Path(args.get("model", "."))
         self.faults = Faults(self.model)
         self.routes = self._routes()
@@ -62,7 +78,7 @@ class Server:
             sys.exit(
                 f"OSError: It looks like the config file at '{self.folder}' is not a valid JSON file: {error}"
             )
-        architecture = (config.get("architectures") or [""])[0]
+        self.architecture = architecture = (config.get("architectures") or [""])[0]
         if "ForSequenceClassification" in architecture:
             return SCORE + CLASSIFY
         if self.args.get("runner") == "pooling" or architecture.endswith("Model"):
@@ -72,6 +88,8 @@ class Server:
     def start(self) -> None:
         """What happens before anything listens, in vLLM's words where vllama reads them."""
         say(f"INFO fake vLLM, non-default args: {self.args}")
+        cuda = Cuda(self.args, self.faults)
+        cuda.begin("start")
         time.sleep(self.faults("slow_start_s"))
         while self.faults("hang_at_start"):
             time.sleep(0.05)
@@ -91,7 +109,11 @@ class Server:
             if os.fork() == 0:
                 while True:
                     signal.pause()
-        self.engine = Engine(self.faults, weights, int(self.args.get("kv-cache-memory-bytes") or 0))
+        if cuda.gpus:
+            blocks = cuda.load(weights, cached="Bert" not in self.architecture)
+        else:
+            blocks = Block(weights), Block(int(self.args.get("kv-cache-memory-bytes") or 0))
+        self.engine = Engine(self.faults, cuda, *blocks)
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -103,6 +125,7 @@ class Server:
                 self.args.get("host", ""),
                 int(self.args.get("port", "8000")),
             )
+            self.engine.cuda.end("start")
             say("INFO Application startup complete.")
             await stop.wait()
             listener.close()
@@ -185,7 +208,7 @@ class Server:
 
     async def infer(self, exchange: Exchange) -> None:
         body = exchange.json()
-        if body.get("model", self.model) != self.model:
+        if body.get("model", self.model) not in self.names:
             raise HttpError(404, f"The model `{body['model']}` does not exist.")
         with self.engine.request():
             await self.engine.admitted()

@@ -213,7 +213,7 @@ def test_a_broken_driver_is_said(driver: Path, tmp_path: Path) -> None:
     gpus.add(GIB)
     gpus.set("broken", "18")
     line = find_elsewhere(gpus.env(driver))
-    assert "() the NVIDIA driver does not work (NVML: RM has detected an NVML/RM version mismatch)" in line
+    assert "() the NVIDIA driver does not work (NVML: RM has detected an NVML/RM version mismatch.)" in line
     gpus.set("broken", "9")
     assert "Driver" in find_elsewhere(gpus.env(driver))
     gpus.set("broken", None)
