@@ -74,7 +74,7 @@ def test_requests_that_cannot_be_served_are_refused_in_openais_shape(http: httpx
     assert ask(content=b"{") == (400, "bad_request")
     assert ask(content=b'{"model":"a","model":"b"}') == (400, "bad_request")
     assert ask(json={"model": "tiny/none"}) == (404, "model_not_found")
-    assert ask(json={"model": "chat"}) == (404, "model_not_found")  # part of a name is not a name
+    assert ask(json={"model": "hat"}) == (404, "model_not_found")  # part of a word is not a name
     assert ask(json={"model": CHAT}, headers={"X-Vllama-Wait-S": "soon"}) == (400, "bad_request")
     assert ask(content=b" " * 4001) == (413, "body_too_large")
     assert ask(content=iter([b" " * 4000, b" "])) == (413, "body_too_large")

@@ -118,9 +118,9 @@ class System:
         await self.cleanup_all_instances(hurry)
         for handle in self._timers.values():
             handle.cancel()
-        await self.host.close()
-        for task in self._running:
+        for task in self._running:  # before the host: a closed host answers at once, for ever
             task.cancel()
+        await self.host.close()
         await self._stack.aclose()
         self.journal.states.clear_state()
 

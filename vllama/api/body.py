@@ -57,6 +57,27 @@ def model_of(body: bytes) -> str:
     return named[0]
 
 
+def with_model(body: bytes, model: str) -> bytes:
+    """The same JSON object with another `model`; every other byte of it stays, numbers and spaces included."""
+    text = body.decode(json.detect_encoding(body), "surrogatepass")
+    decoder = json.JSONDecoder()
+    at = text.index("{") + 1
+    while True:
+        key, at = decoder.raw_decode(text, _solid(text, at))
+        begin = _solid(text, text.index(":", at) + 1)
+        _, at = decoder.raw_decode(text, begin)
+        if key == "model":
+            return (text[:begin] + json.dumps(model) + text[at:]).encode("utf-8", "surrogatepass")
+        at = text.index(",", at) + 1
+
+
+def _solid(text: str, at: int) -> int:
+    """The first place from `at` on that is no JSON white space."""
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
+
+
 def wait_of(headers: Headers) -> float | None:
     """The caller's own bound on waiting, from X-Vllama-Wait-S; None when it gave none."""
     given = header(headers, b"x-vllama-wait-s")

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from vllama.actors import System, Ticket
 from vllama.api.answers import error_answer, error_event
-from vllama.api.body import header, model_of, read_body, wait_of
+from vllama.api.body import header, model_of, read_body, wait_of, with_model
 from vllama.api.upstream import Upstreams
 from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
 
@@ -129,6 +129,14 @@ class Exchange:
     async def _serve(self, body: bytes, wait_s: float | None) -> None:
         """Wait for an awake engine, then pass bytes. However this is left, the ticket is released, after the engine's
         connection has been closed."""
+        try:
+            route = await self._system.route(self._model)
+        except VllamaError as error:
+            self._failure = error
+            return
+        if route.served != self._model:
+            body = with_model(body, route.served)
+        self._model = route.model
         if not await self._attempt(body, wait_s, last=False):
             await self._attempt(body, wait_s, last=True)
 

@@ -70,7 +70,9 @@ def engine_argv(
         )
     chosen: dict[str, object] = {
         "model": files.path,
-        "served-model-name": files.id,
+        "served-model-name": [files.id, *model.aliases],  # the first is the one that answers name
+        "enable-lora": True if model.lora else None,
+        "lora-modules": [f"{name}={path}" for name, path in model.lora.items()],
         "max-model-len": model.max_model_len or -1,
         "dtype": model.dtype if model.dtype != "auto" else None,
         "trust-remote-code": True if model.trust_remote_code else None,

@@ -1,0 +1,103 @@
+"""Every name of a model reaches its engine, under the name that the engine knows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.api.caches import CHAT, EMBED, make_cache
+from tests.api.rig import Rig, chat_body, error_of
+from vllama.api.body import model_of, with_model
+
+MODELS_YAML = f"""\
+{CHAT}:
+  aliases: [mine, gpt-4o]
+  lora: {{sql: /adapters/sql}}
+"""
+
+
+@pytest.fixture
+def named(vllama_server, fake_cache: Path, tmp_path: Path):
+    rigs = []
+
+    def make(cache: Path = fake_cache) -> Rig:
+        config = tmp_path / "config"
+        config.mkdir()
+        (config / "models.yaml").write_text(MODELS_YAML)
+        server = vllama_server(cache, fake=True, args=("--config-dir", str(config)))
+        rigs.append(Rig(server, tmp_path / "faults"))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+def test_every_name_is_served_and_the_actor_is_the_model(named) -> None:
+    rig = named()
+    for name in (CHAT, "mine", "gpt-4o", "Chat", "chat", "sql"):
+        assert rig.chat(name).status_code == 200, name
+    assert {view["model"] for view in rig.http.get("/control/ps").json()["instances"]} == {CHAT}
+    with rig.stream("CHAT") as (answer, lines):
+        assert answer.status_code == 200
+        assert list(lines)[-1] == "[DONE]"
+    assert rig.command("sleep", "mine", level=2).json()["model"] == CHAT
+    assert rig.chat("gpt-4o").headers["x-vllama-state"] == "wake"
+    assert rig.command("stop", "CHAT").json() | {"log": ""} == {
+        "model": CHAT, "phase": "stopped", "level": 0, "log": "", "note": "",
+    }  # fmt: skip
+
+
+def test_the_list_has_aliases_and_adapters(named) -> None:
+    rig = named()
+    cards = {card["id"]: card for card in rig.http.get("/v1/models").json()["data"]}
+    assert cards[CHAT]["aliases"] == ["mine", "gpt-4o"]
+    assert cards[EMBED]["aliases"] == []
+    assert (cards["sql"]["parent"], cards["sql"]["root"]) == (CHAT, "/adapters/sql")
+    assert cards[CHAT]["status"] == {"value": "unloaded", "phase": "stopped"}
+    assert rig.chat("mine").status_code == 200
+    for name, identity in ((CHAT, CHAT), ("mine", CHAT), ("CHAT", CHAT), ("sql", "sql")):
+        card = rig.http.get(f"/v1/models/{name}").json()
+        assert (card["id"], card["status"]["value"]) == (identity, "loaded")
+    assert rig.command("sleep", CHAT).status_code == 200
+    assert rig.http.get(f"/v1/models/{CHAT}").json()["status"]["value"] == "sleeping"
+
+
+@pytest.mark.parametrize("name", ["tiny/chatt", "bed", "other/chat"])
+def test_an_unknown_name_is_404_with_the_nearest(named, name: str) -> None:
+    rig = named()
+    for answer in (rig.chat(name), rig.http.get(f"/v1/models/{name}"), rig.command("start", name)):
+        assert answer.status_code == 404
+        error = error_of(answer)
+        assert error["code"] == "model_not_found"
+        assert "did you mean" in error["message"]
+
+
+def test_an_ambiguous_name_is_404_and_a_new_model_is_found_when_it_comes(named, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "hub")
+    rig = named(cache)
+    assert rig.chat("chat").status_code == 200
+    make_cache(cache, {"other/chat": "Qwen3ForCausalLM"})
+    assert rig.chat("other/chat").status_code == 200
+    answer = rig.chat("Chat")
+    assert answer.status_code == 404
+    assert [name for name in (CHAT, "other/chat") if name not in error_of(answer)["message"]] == []
+    assert {card["id"] for card in rig.http.get("/v1/models").json()["data"]} >= {CHAT, "other/chat"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(chat_body("old", n=1e400, big=10**30)).encode(),
+        b' { "messages" : [{"model":"x"}] ,\n "model" : "o\\u006cd" , "f": 1.0e-5 }',
+        json.dumps({"model": "old", "x": "\u00e9"}, ensure_ascii=False).encode("utf-16"),
+        b'{"model":"old"}',
+    ],
+)
+def test_another_model_changes_nothing_else(body: bytes) -> None:
+    changed = with_model(body, "new/name")
+    assert model_of(changed) == "new/name"
+    before, after = json.loads(body), json.loads(changed)
+    assert after == before | {"model": "new/name"}
+    if body.startswith(b" "):
+        assert changed == body.replace(b'"o\\u006cd"', b'"new/name"')
