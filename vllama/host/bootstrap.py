@@ -24,6 +24,9 @@ RUN_DIR, SHM_MARK = "VLLAMA_RUN_DIR", "VLLAMA_SHM_MARK"
 _ABSENT = "VLLAMA_ABSENT_MODULES"
 _FRAGILE = ("torchvision", "torchaudio", "torchcodec")
 
+# The files of which a multimodal model has at least one.
+_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
 _DEAF_TO = frozenset({signal.SIGINT, signal.SIGHUP})
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -150,6 +153,31 @@ def inspect_models_here() -> None:
         registry._run_in_subprocess = lambda look: look()  # noqa: SLF001
 
 
+def expect_no_processor() -> None:
+    """Where a model's folder has no processor, vLLM does not look there for a chat template.
+
+    It would load the tokenizer a second time to find that there is none (a second of each start of a text model).
+    """
+    try:
+        from vllm.renderers import hf
+    except ImportError:  # another version, which looks elsewhere or not at all
+        return
+    look = getattr(hf, "_try_get_processor_chat_template", None)
+    if look is None:
+        return
+
+    def look_if_any(tokenizer: Any, **options: Any) -> str | None:
+        folder = tokenizer.name_or_path
+        if os.path.isdir(folder) and not any(
+            os.path.exists(os.path.join(folder, name)) for name in _PROCESSOR
+        ):
+            return None
+        found: str | None = look(tokenizer, **options)
+        return found
+
+    hf._try_get_processor_chat_template = look_if_any  # noqa: SLF001
+
+
 @functools.cache
 def server_parser() -> Any:
     """vLLM's own parser of its server's arguments (0.2 s to make: the zygote has made it before it forks)."""
@@ -177,6 +205,7 @@ def serve(argv: Sequence[str], announced: mmap.mmap | None = None) -> None:
             super().add_signal_handler(sig, judged)
 
     inspect_models_here()
+    expect_no_processor()
     args = server_parser().parse_args(list(argv))
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
