@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllama.actors import System
 from vllama.api import events, instances, models
+from vllama.api.access import Access, Cors, Keys, options_of
 from vllama.api.answers import error_answer, plain_answer
 from vllama.api.proxy import PATHS, RETRY_AFTER_S, Proxy
 from vllama.api.upstream import Upstreams
@@ -23,7 +25,7 @@ log = logging.getLogger(__name__)
 _CODES = {403: "forbidden", 404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
-def create_app(system: System) -> FastAPI:
+def create_app(system: System, keys: Keys | None = None, *, control_off: bool = False) -> FastAPI:
     """The application over a running System. Nothing is redirected or documented by itself: an unknown path is 404."""
     upstreams = Upstreams()
 
@@ -50,10 +52,34 @@ def create_app(system: System) -> FastAPI:
     app.router.routes.extend(Route(path, Proxy(system, upstreams, path), methods=["POST"]) for path in PATHS)
     app.router.routes.append(Route("/debug/events", events.endpoint, methods=["GET"]))
     app.router.routes.append(Route("/debug/journal", events.journal, methods=["GET"]))
-    app.add_api_route("/health", _health, methods=["GET"])
+    app.add_api_route("/health", _health, methods=["GET", "HEAD"])
     app.include_router(models.router)
     app.include_router(instances.router)
+    # The last one added stands first: a preflight carries no key, and a refusal must be readable to an allowed page.
+    app.add_middleware(Options, routes=app.router.routes)
+    app.add_middleware(Access, config=system.config, keys=keys or Keys(), control_off=control_off)
+    if system.config.cors_origins:
+        app.add_middleware(Cors, origins=system.config.cors_origins)
     return app
+
+
+class Options:
+    """OPTIONS of any path of ours is answered here; no engine hears of it."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "OPTIONS"
+            and (found := options_of(self._routes, scope))
+        ):
+            allow = ", ".join(sorted(found | {"OPTIONS"}))
+            await Response(status_code=204, headers={"Allow": allow})(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 async def _health(request: Request) -> JSONResponse:

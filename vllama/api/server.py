@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from vllama.actors import System
+from vllama.api.access import Keys, read_keys, warn_if_exposed
 from vllama.api.app import create_app
 from vllama.api.listen import listen
 from vllama.config import VllamaConfig, load_models
@@ -80,6 +81,7 @@ async def serve(config: VllamaConfig) -> int:
     """Serve until a signal; the exit code. What keeps it from serving is one line on stderr."""
     try:
         models = load_models(config.models_file)
+        keys = read_keys(config)
         sock = listen(config.host, config.port)
     except VllamaError as error:
         sys.stderr.write(f"vllama serve: {error.message}\n")
@@ -89,7 +91,7 @@ async def serve(config: VllamaConfig) -> int:
     for number in SIGNALS:
         loop.add_signal_handler(number, wishes.take, number)
     try:
-        return await _serve_on(sock, System(config, LocalHost(config), models), wishes)
+        return await _serve_on(sock, System(config, LocalHost(config), models), keys, wishes)
     except* VllamaError as errors:
         for each in errors.exceptions:
             sys.stderr.write(f"vllama serve: {each}\n")
@@ -102,9 +104,10 @@ async def serve(config: VllamaConfig) -> int:
     return 1
 
 
-async def _serve_on(sock: socket, system: System, wishes: Wishes) -> int:
+async def _serve_on(sock: socket, system: System, keys: Keys, wishes: Wishes) -> int:
     """Start, serve, drain, stop: in this order, whatever ends it."""
-    server = Server(create_app(system), sock)
+    control_off = warn_if_exposed(sock.getsockname()[0], keys)
+    server = Server(create_app(system, keys, control_off=control_off), sock)
     async with asyncio.TaskGroup() as group:
         try:
             await system.start()

@@ -46,10 +46,18 @@ def default_url(env: Mapping[str, str] | None = None) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{env.get('VLLAMA_PORT', DEFAULT_PORT)}"
 
 
+def default_key(env: Mapping[str, str] | None = None) -> str:
+    """The key to send: that of control if there is one; of several the first. "" is none."""
+    env = os.environ if env is None else env
+    keys = env.get("VLLAMA_CONTROL_KEY") or env.get("VLLAMA_API_KEY") or ""
+    return keys.partition(",")[0].strip()
+
+
 class Client:
     """One server, by its URL. Raises ValueError for what is no URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self._key = default_key() if key is None else key
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
@@ -115,6 +123,8 @@ class Client:
         self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
     ) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         try:
             connection.request(method, self._path + path, body, headers)
             return connection.getresponse()

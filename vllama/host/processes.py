@@ -37,6 +37,8 @@ SERVER_ENV = {
     "VLLM_SERVER_DEV_MODE": "1",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
+# The keys of vllama are none of an engine's business (it may run a model's own code); its own would lock vllama out.
+SECRET_ENV = frozenset({"VLLAMA_API_KEY", "VLLAMA_CONTROL_KEY", "VLLM_API_KEY"})
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +82,8 @@ class Processes:
         self._python = python or sys.executable
         self._folder = server_folder()
         self._log = zygote_log or Path(self._folder.path, "zygote.log")
-        self._env = dict(os.environ) | SERVER_ENV | dict(env or {})
+        inherited = {name: value for name, value in os.environ.items() if name not in SECRET_ENV}
+        self._env = inherited | SERVER_ENV | dict(env or {})
         self._engines: dict[str, _Engine] = {}
         self._sweeps: dict[str, _Engine] = {}
         self._adopted = Adopted()
