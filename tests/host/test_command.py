@@ -8,7 +8,14 @@ import pytest
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
 from vllama.host.command import engine_argv, flag, launch_spec
-from vllama.host.estimate import CPU_OVERHEAD_BYTES, CUDA_OVERHEAD_BYTES, estimate, kv_bytes_for_lease
+from vllama.host.estimate import (
+    CPU_OVERHEAD_BYTES,
+    CUDA_CONTEXT_BYTES,
+    CUDA_OVERHEAD_BYTES,
+    estimate,
+    kv_bytes_for_lease,
+    world_size,
+)
 from vllama.host.host import DeviceInfo, ModelFiles
 
 GIB, MIB = 2**30, 2**20
@@ -69,6 +76,14 @@ def test_what_the_model_settings_say() -> None:
     assert argv(kv_cache_memory="64MiB")["--kv-cache-memory-bytes"] == str(64 * MIB)
 
 
+def test_the_engine_knows_the_aliases_and_the_adapters() -> None:
+    found = argv(aliases=("small", "gpt-4o"), lora={"sql": "/adapters/sql", "chat": "org/chat-lora"})
+    assert found["--served-model-name"] == "o/chat small gpt-4o"
+    assert found["--enable-lora"] == ""
+    assert found["--lora-modules"] == "sql=/adapters/sql chat=org/chat-lora"
+    assert not {"--enable-lora", "--lora-modules"} & argv().keys()
+
+
 def test_a_cut_lease_cuts_the_kv_cache() -> None:
     size = estimate(CHAT, ModelConfig(), CONFIG, CPU)
     assert argv(lease=size.need_bytes)["--kv-cache-memory-bytes"] == str(size.kv_bytes)
@@ -77,15 +92,43 @@ def test_a_cut_lease_cuts_the_kv_cache() -> None:
     assert kv_bytes_for_lease(size, 0) == 0
 
 
-def test_on_a_gpu_the_share_follows_the_lease() -> None:
+def test_on_a_gpu_the_share_is_a_demand_below_the_lease_and_the_kv_cache_is_given() -> None:
     found = argv(CHAT, GPU, lease=8 * GIB)
     assert found["--enable-sleep-mode"] == ""
-    assert found["--gpu-memory-utilization"] == f"{8.25 / 80:.4f}"
-    assert not {"--kv-cache-memory-bytes", "--worker-cls", "--enforce-eager"} & found.keys()
-    assert argv(CHAT, GPU, gpu_memory_utilization=0.5)["--gpu-memory-utilization"] == "0.5000"
-    assert argv(CHAT, GPU, lease=90 * GIB)["--gpu-memory-utilization"] == "1.0000"
+    assert found["--gpu-memory-utilization"] == f"{(8 - 0.5) / 80 - 5e-5:.4f}"  # never rounded up
+    assert found["--kv-cache-memory-bytes"] == str((8192 + 128) * SMOLLM_TOKEN)
+    assert not {"--worker-cls", "--enforce-eager"} & found.keys()
+    assert argv(CHAT, GPU, lease=80 * GIB)["--gpu-memory-utilization"] == f"{79.5 / 80 - 5e-5:.4f}"
     assert "--enable-sleep-mode" not in argv(CHAT, GPU, sleep_level=3)
     assert argv(CHAT, GPU, kv_cache_memory="1GiB")["--kv-cache-memory-bytes"] == str(GIB)
+    size = estimate(CHAT, ModelConfig(), CONFIG, GPU)
+    cut = argv(CHAT, GPU, lease=size.need_bytes - 50 * MIB)
+    assert cut["--kv-cache-memory-bytes"] == str(size.kv_bytes - 50 * MIB)
+    assert "--kv-cache-memory-bytes" not in argv(BERT, GPU)
+
+
+def test_a_share_that_was_given_stays_unless_the_lease_was_cut() -> None:
+    model = ModelConfig(gpu_memory_utilization=0.5)
+    size = estimate(CHAT, model, CONFIG, GPU)
+    assert size.need_bytes == 40 * GIB + CUDA_CONTEXT_BYTES
+    found = argv(CHAT, GPU, lease=size.need_bytes, gpu_memory_utilization=0.5)
+    assert found["--gpu-memory-utilization"] == "0.5000"
+    assert "--kv-cache-memory-bytes" not in found  # vLLM fills its share
+    cut = argv(CHAT, GPU, lease=20 * GIB, gpu_memory_utilization=0.5)
+    assert cut["--gpu-memory-utilization"] == f"{19.5 / 80 - 5e-5:.4f}"
+
+
+def test_under_a_memory_limit_the_share_is_still_of_the_whole_gpu() -> None:
+    limited = DeviceInfo("GPU-1", "cuda", 0, "A GPU", 20 * GIB, physical_bytes=80 * GIB)
+    assert (
+        argv(CHAT, limited, lease=8 * GIB)["--gpu-memory-utilization"]
+        == argv(CHAT, GPU, lease=8 * GIB)["--gpu-memory-utilization"]
+    )
+    assert estimate(CHAT, ModelConfig(gpu_memory_utilization=0.1), CONFIG, limited).need_bytes == (
+        8 * GIB + CUDA_CONTEXT_BYTES
+    )
+    encoder = estimate(BERT, ModelConfig(gpu_memory_utilization=0.1), CONFIG, limited)
+    assert encoder.need_bytes == 8 * GIB + CUDA_CONTEXT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -134,6 +177,7 @@ def test_the_environment_keeps_an_engine_offline_and_takes_the_models_own() -> N
     assert "CUDA_VISIBLE_DEVICES" not in spec.env
     assert (spec.launch_id, spec.port_wanted, spec.mode, spec.devices) == ("id", 33300, "auto", ("cpu",))
     spec = launch_spec(CONFIG, ModelConfig(engine_python="/p"), CHAT, (GPU, GPU2), GIB, "id")
+    assert spec.devices == ("GPU-1", "GPU-2")
     assert spec.env["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert spec.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert spec.python == "/p"
@@ -164,11 +208,62 @@ def test_float32_weights_are_halved_unless_they_stay_so() -> None:
     assert estimate(BERT, ModelConfig(dtype="float32"), CONFIG, CPU).weights_bytes == 90 * MIB
 
 
-def test_several_devices_share_weights_and_kv_cache() -> None:
-    one = estimate(CHAT, ModelConfig(), CONFIG, GPU)
-    two = estimate(CHAT, ModelConfig(tensor_parallel_size=2), CONFIG, GPU)
-    assert (two.weights_bytes, two.kv_bytes) == (one.weights_bytes // 2, one.kv_bytes // 2)
-    assert two.overhead_bytes == one.overhead_bytes
+@pytest.mark.parametrize(
+    ("model", "config", "parts"),
+    [
+        ({"tensor_parallel_size": 2}, {"num_key_value_heads": 4}, (2, 2)),
+        ({"tensor_parallel_size": 8}, {"num_key_value_heads": 4}, (8, 4)),  # each rank keeps a head
+        ({"tensor_parallel_size": 4}, {"kv_lora_rank": 512, "qk_rope_head_dim": 64}, (4, 1)),
+        ({"extra_args": {"pipeline-parallel-size": 3}}, {"num_key_value_heads": 4}, (3, 3)),
+        (
+            {"tensor_parallel_size": 2, "extra_args": {"pipeline_parallel_size": 3}},
+            {"num_key_value_heads": 4},
+            (6, 6),
+        ),
+        ({"extra_args": {"--tensor-parallel-size": 2}}, {"num_key_value_heads": 4}, (2, 2)),
+    ],
+)
+def test_several_devices_share_weights_and_kv_cache(model: dict, config: dict, parts: tuple) -> None:
+    shape = {"num_hidden_layers": 12, "num_attention_heads": 8, "hidden_size": 512, **config}
+    files = dataclasses.replace(CHAT, config=shape)
+    one = estimate(files, ModelConfig(), CONFIG, GPU)
+    settings = ModelConfig(**model)
+    several = estimate(files, settings, CONFIG, GPU)
+    assert world_size(settings) == parts[0]
+    assert several.weights_bytes == -(-one.weights_bytes // parts[0])
+    assert several.kv_bytes == one.kv_bytes // parts[1]
+    assert several.overhead_bytes == one.overhead_bytes
+
+
+@pytest.mark.parametrize(
+    ("stored", "config", "dtype", "loaded"),
+    [
+        ((100, 0), {}, "auto", 100),
+        ((100, 100), {}, "auto", 50),
+        ((100, 100), {}, "float32", 100),
+        ((100, 0), {}, "float32", 200),
+        ((100, 20), {}, "float32", 180),
+        ((100, 0), {"quantization_config": {"quant_method": "awq"}}, "auto", 100),  # packed integers
+        ((100, 0), {"quantization_config": {"quant_method": "fp8"}}, "float32", 100),
+        ((100, 0), {}, "float16", 100),
+    ],
+)
+def test_weights_as_they_are_held(stored: tuple[int, int], config: dict, dtype: str, loaded: int) -> None:
+    files = dataclasses.replace(CHAT, weights_bytes=stored[0], float32_bytes=stored[1], config=config)
+    assert estimate(files, ModelConfig(dtype=dtype), CONFIG, GPU).weights_bytes == loaded
+
+
+@pytest.mark.parametrize(("cache", "size"), [("auto", 2), ("fp8", 1), ("fp8_e5m2", 1), ("int8", 1)])
+def test_a_quantized_kv_cache_takes_less(cache: str, size: int) -> None:
+    model = ModelConfig(extra_args={"kv_cache_dtype": cache})
+    assert estimate(CHAT, model, CONFIG, GPU).kv_bytes == (8192 + 128) * SMOLLM_TOKEN // 2 * size
+
+
+def test_a_gpu_gives_a_long_context_more_than_the_least() -> None:
+    long = dataclasses.replace(CHAT, context_length=2**20)
+    assert estimate(long, ModelConfig(), CONFIG, GPU).kv_bytes == 10 * GIB
+    small = DeviceInfo("GPU-1", "cuda", 0, "A GPU", GIB)
+    assert estimate(long, ModelConfig(), CONFIG, small).kv_bytes == CONFIG.kv_default_max
 
 
 def test_a_given_share_is_the_need() -> None:

@@ -5,16 +5,16 @@ wins over what vllama would have chosen.
 """
 
 import json
+import math
 from collections.abc import Iterable
 
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
-from vllama.host.estimate import Estimate, estimate, kv_bytes_for_lease
+from vllama.host.estimate import CUDA_CONTEXT_BYTES, Estimate, estimate, kv_bytes_for_lease
 from vllama.host.host import DeviceInfo, LaunchSpec, ModelFiles
 from vllama.host.processes import SERVER_ENV
 
 CPU_WORKER = "vllama.host.cpu_worker.SleepingCPUWorker"
-LEASE_MARGIN_BYTES = 2**28
 KV_BYTES_LEAST = 2**20  # vLLM wants a size even for a model that keeps no KV cache; it takes nothing then
 
 RESERVED = frozenset({
@@ -80,7 +80,7 @@ def engine_argv(
         "runner": "pooling" if files.kind in ("embedding", "rerank") else None,
     }
     if devices[0].kind == "cuda":
-        chosen |= _on_cuda(config, model, devices[0], lease_bytes)
+        chosen |= _on_cuda(config, model, size, devices[0], lease_bytes)
     else:
         chosen |= _on_cpu(size, lease_bytes)
     return tuple(argument for name, value in (chosen | extra).items() for argument in flag(name, value))
@@ -95,15 +95,22 @@ def _on_cpu(size: Estimate, lease_bytes: int) -> dict[str, object]:
 
 
 def _on_cuda(
-    config: VllamaConfig, model: ModelConfig, device: DeviceInfo, lease_bytes: int
+    config: VllamaConfig, model: ModelConfig, size: Estimate, device: DeviceInfo, lease_bytes: int
 ) -> dict[str, object]:
-    share = model.gpu_memory_utilization
+    """With `auto` the KV cache is given by its size, and vLLM's share is no more than a demand: so much must be free when it
+    starts, its own CUDA context (which it does not count) already taken. So the demand stays below what was granted."""
+    share, kv = model.gpu_memory_utilization, model.kv_cache_memory
+    granted = max(math.floor((lease_bytes - CUDA_CONTEXT_BYTES) / device.whole_bytes * 1e4), 1) / 1e4
     if share == "auto":
-        share = min((lease_bytes + LEASE_MARGIN_BYTES) / device.total_bytes, 1.0)
+        share = granted
+        if kv is None and size.kv_bytes:
+            kv = max(kv_bytes_for_lease(size, lease_bytes), KV_BYTES_LEAST)
+    elif granted < share - 1e-3:  # the lease was cut down to what is free, or by the memory limit
+        share = granted
     return {
         "enable-sleep-mode": True if (model.sleep_level or config.sleep_level) < 3 else None,
         "gpu-memory-utilization": f"{share:.4f}",
-        "kv-cache-memory-bytes": model.kv_cache_memory,
+        "kv-cache-memory-bytes": kv,
     }
 
 

@@ -17,6 +17,11 @@ from vllama.host.host import DeviceInfo, ModelFiles
 CPU_OVERHEAD_BYTES = 448 * 2**20
 # CUDA context, activations of a profiling run and graphs of a small model; replaced by a measurement after the start.
 CUDA_OVERHEAD_BYTES = 1536 * 2**20
+# What a CUDA context takes before vLLM first looks at free memory: its demand must leave room for it.
+CUDA_CONTEXT_BYTES = 512 * 2**20
+CUDA_KV_SHARE = (
+    8  # an eighth of a GPU for a context whose length nobody chose, where that is above `kv_default_max`
+)
 
 KV_BLOCK_TOKENS = 128  # vLLM's block on CPU, the largest of its usual ones
 KV_BLOCKS_MIN = 2  # one block stays empty for ever ("null block"), one serves
@@ -39,26 +44,39 @@ class Estimate:
 
 def estimate(files: ModelFiles, model: ModelConfig, config: VllamaConfig, device: DeviceInfo) -> Estimate:
     """The need per device. A number for `gpu_memory_utilization` fixes the sum: the KV cache gets what is left of it."""
-    parts = max(model.tensor_parallel_size, 1)
-    weights = math.ceil(loaded_weights_bytes(files, model) / parts)
-    overhead = CPU_OVERHEAD_BYTES if device.kind == "cpu" else CUDA_OVERHEAD_BYTES
+    on_gpu = device.kind == "cuda"
+    weights = math.ceil(loaded_weights_bytes(files, model) / world_size(model))
+    overhead = CUDA_OVERHEAD_BYTES if on_gpu else CPU_OVERHEAD_BYTES
     full_length = files.context_length
     length = min(model.max_model_len or full_length, full_length) if full_length else model.max_model_len or 0
+    share = model.gpu_memory_utilization
+    fixed = 0 if share == "auto" else int(share * device.whole_bytes) + (CUDA_CONTEXT_BYTES if on_gpu else 0)
     if is_encoder(files):
-        return Estimate(weights, 0, overhead, length)
-    per_token = kv_bytes_per_token(files.config, model)
-    per_token = math.ceil(per_token / parts)
+        rest = max(fixed - weights, overhead) if on_gpu else overhead
+        return Estimate(weights, 0, rest, length)
+    per_token = kv_bytes_per_token_and_device(files.config, model)
     least = KV_BLOCKS_MIN * KV_BLOCK_TOKENS * per_token
+    kv_max = max(config.kv_default_max, device.total_bytes // CUDA_KV_SHARE if on_gpu else 0)
     if model.kv_cache_memory is not None:
-        kv = math.ceil(model.kv_cache_memory / parts)
-    elif model.gpu_memory_utilization != "auto":
-        kv = max(int(model.gpu_memory_utilization * device.total_bytes) - weights - overhead, least)
+        kv = model.kv_cache_memory  # of each device, as vLLM means it
+    elif fixed:
+        kv = max(min(fixed, device.total_bytes) - weights - overhead, least)
     elif not per_token or not length:
         kv = config.kv_default_max
     else:
         whole = (math.ceil(length / KV_BLOCK_TOKENS) + 1) * KV_BLOCK_TOKENS * per_token
-        kv = whole if model.max_model_len else max(min(whole, config.kv_default_max), least)
+        kv = whole if model.max_model_len else max(min(whole, kv_max), least)
     return Estimate(weights, kv, overhead, _length_held(kv, per_token, length))
+
+
+def world_size(model: ModelConfig) -> int:
+    """Over how many devices one engine spreads its weights."""
+    return tensor_ranks(model) * _extra_number(model, "pipeline_parallel_size", 1)
+
+
+def tensor_ranks(model: ModelConfig) -> int:
+    """Over how many devices each layer is spread; `extra_args` win, as they do on the command line."""
+    return _extra_number(model, "tensor_parallel_size", model.tensor_parallel_size)
 
 
 def kv_bytes_for_lease(size: Estimate, lease_bytes: int) -> int:
@@ -67,9 +85,12 @@ def kv_bytes_for_lease(size: Estimate, lease_bytes: int) -> int:
 
 
 def loaded_weights_bytes(files: ModelFiles, model: ModelConfig) -> int:
-    """The weights as the engine holds them: with dtype auto vLLM halves those stored as float32."""
-    kept = model.dtype in ("float32", "float")
-    return files.weights_bytes - (0 if kept else files.float32_bytes // 2)
+    """The weights as the engine holds them: with dtype auto vLLM halves those stored as float32; with dtype float32 it
+    doubles the others, unless they are quantized (then the headers say what they take)."""
+    if model.dtype not in ("float32", "float"):
+        return files.weights_bytes - files.float32_bytes // 2
+    quantized = bool(files.config.get("quantization_config"))
+    return files.weights_bytes if quantized else 2 * files.weights_bytes - files.float32_bytes
 
 
 def is_encoder(files: ModelFiles) -> bool:
@@ -94,6 +115,17 @@ def kv_bytes_per_token(config: Mapping[str, object], model: ModelConfig) -> int:
     width = _number(shape, "hidden_size", "n_embd", "d_model")
     head_size = _number(shape, "head_dim") or (width // heads if heads else 0)
     return 2 * layers * kv_heads * head_size * size
+
+
+def kv_bytes_per_token_and_device(config: Mapping[str, object], model: ModelConfig) -> int:
+    """Tensor parallelism shares out the heads, at least one to each; a latent vector is kept by every rank whole."""
+    whole, shape = kv_bytes_per_token(config, model), text_config(config)
+    heads = _number(shape, "num_key_value_heads", "num_kv_heads") or _number(
+        shape, "num_attention_heads", "n_head"
+    )
+    ranks = tensor_ranks(model)
+    part = 1.0 if _number(shape, "kv_lora_rank") else max(1 / ranks, 1 / max(heads, 1))
+    return math.ceil(whole * part / _extra_number(model, "pipeline_parallel_size", 1))
 
 
 def text_config(config: Mapping[str, object]) -> Mapping[str, Any]:
@@ -125,6 +157,14 @@ def _length_held(kv: int, per_token: int, length: int) -> int:
     blocks = kv // (per_token * KV_BLOCK_TOKENS) - 1
     held = max(blocks, 0) * KV_BLOCK_TOKENS
     return min(held, length) if length else held
+
+
+def _extra_number(model: ModelConfig, name: str, default: int) -> int:
+    """A whole number of `extra_args`, however its name is spelled there."""
+    for key, value in model.extra_args.items():
+        if key.strip().lstrip("-").replace("-", "_") == name and isinstance(value, int) and value > 0:
+            return value
+    return default
 
 
 def _number(shape: Mapping[str, Any], *names: str) -> int:
