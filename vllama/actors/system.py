@@ -22,11 +22,11 @@ from vllama.actors.core.state import BROKER, HOST, InstanceView
 from vllama.actors.effects import Effects
 from vllama.actors.journal import Journal
 from vllama.actors.names import Route
+from vllama.actors.placement import need_of
 from vllama.actors.ticket import Pending, Ticket
-from vllama.actors.translate import describe, to_broker_policy, to_command, to_error, to_policy
+from vllama.actors.translate import describe, to_broker_policy, to_command, to_error, to_policy, to_settings
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import QueueFull, ShuttingDown, WaitTimeout
-from vllama.host.estimate import estimate
 from vllama.host.host import Host, ModelFiles
 
 log = logging.getLogger("vllama.actors")
@@ -249,7 +249,10 @@ class System:
         model, model_config = files.id, self.catalog.of(files.id)
         self._effects.register(files, model_config)
         created = ev.InstanceCreated(
-            model, to_policy(self.config, model_config), self._need(files, model_config)
+            model,
+            to_policy(self.config, model_config),
+            self._need(files, model_config),
+            to_settings(self.config, files, model_config),
         )
         actor = Actor(
             model,
@@ -269,7 +272,15 @@ class System:
         return actor
 
     def _on_change(self, changed: frozenset[str]) -> None:
-        """The cache or models.yaml has changed."""
+        """The entries or the files of these models have changed; an actor that is there hears of it."""
+        for model in sorted(changed):
+            files, actor = self.catalog.files.get(model), self._actors.get(model)
+            if files is None or actor is None:
+                continue
+            model_config = self.catalog.of(model)
+            self._effects.register(files, model_config)
+            policy, need = to_policy(self.config, model_config), self._need(files, model_config)
+            actor.tell(msg.Configure(policy, need, to_settings(self.config, files, model_config)))
 
     def _on_problem(self, problem: str) -> None:
         """models.yaml has become wrong, or right again."""
@@ -280,13 +291,7 @@ class System:
             self._note("config_accepted", str(self.config.models_file))
 
     def _need(self, files: ModelFiles, model_config: ModelConfig) -> msg.Need:
-        devices = tuple(self._effects.devices.values())
-        if model_config.devices:
-            named = tuple(d for d in devices if d.index in model_config.devices and d.kind == "cuda")
-            devices = named or devices
-        size = estimate(files, model_config, self.config, devices[0])
-        ids = tuple(d.id for d in devices) if model_config.devices else ()
-        return msg.Need(size.need_bytes, size.weights_bytes, ids)
+        return need_of(files, model_config, self.config, self._effects.devices.values())
 
     def _run(self, actor: Actor[Any]) -> None:
         self._running.append(self._tasks.create_task(actor.run(), name=f"actor {actor.name}"))
