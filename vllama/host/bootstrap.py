@@ -12,6 +12,7 @@ import mmap
 import multiprocessing.process
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -179,6 +180,31 @@ def expect_no_processor() -> None:
 
 
 @functools.cache
+def listen_alone() -> None:
+    """The server's port is held by the API server alone: what it forks lets go of it.
+
+    Else a killed API server's children would keep the port open, and requests that nobody will ever read would be accepted.
+    """
+    os.register_at_fork(after_in_child=_close_listeners)
+
+
+def _close_listeners() -> None:
+    """In a fresh child: what is bound to a port and connected to nobody. (vLLM binds, forks, and only then listens.)"""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as found:
+            inet = found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM
+            if inet and found.getsockname()[1] and not _is_connected(found):
+                os.close(int(name))
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def server_parser() -> Any:
     """vLLM's own parser of its server's arguments (0.2 s to make: the zygote has made it before it forks)."""
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
@@ -204,6 +230,7 @@ def serve(argv: Sequence[str], announced: mmap.mmap | None = None) -> None:
 
             super().add_signal_handler(sig, judged)
 
+    listen_alone()
     inspect_models_here()
     expect_no_processor()
     args = server_parser().parse_args(list(argv))
