@@ -4,6 +4,7 @@ One seed is one history. Mail of one sender to one actor keeps its order, but ti
 different effects have no order. The laws are assertions: they raise Broken with the seed in the message.
 """
 
+import dataclasses
 import heapq
 import random
 from collections import deque
@@ -92,8 +93,10 @@ class Model:
 class World:
     """All actors, all engines, all clients of one history."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, configuring: bool = False) -> None:
+        """`configuring`: entries of models.yaml change on the way."""
         self.seed = seed
+        self.configuring = configuring
         self.rng = rng = random.Random(seed)
         self.faults = Faults.draw(rng)
         self.now = 1000.0
@@ -194,6 +197,8 @@ class World:
                 self.after(rng.random() * until_s, self.operator)
         if rng.random() < 0.2:
             self.after(until_s * rng.random() + 5.0, self.shut_down)
+        for _ in range(6 if self.configuring else 0):
+            self.after(rng.random() * until_s, self.configure)
         limit = 40_000
         while self.step():
             limit -= 1
@@ -231,6 +236,17 @@ class World:
         if not record.left:
             record.left = True
             self.mail(record.model, msg.Release(ask))
+
+    def configure(self) -> None:
+        """An entry has changed; sometimes in nothing that matters."""
+        rng = self.rng
+        model = self.models[rng.choice(tuple(self.models))]
+        state = self.actors[model.name].state
+        changes = {"pinned": rng.random() < 0.1, "unload_timeout": rng.choice((20.0, 1800.0))}
+        policy = dataclasses.replace(state.policy, **changes)
+        need = dataclasses.replace(state.need, bytes=model.footprint + rng.choice((0, 60)) * MB)
+        settings = (("dtype", rng.choice(("a", "b"))),)
+        self.mail(model.name, msg.Configure(policy, need, settings))
 
     def operator(self) -> None:
         rng = self.rng

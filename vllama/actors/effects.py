@@ -29,6 +29,13 @@ from vllama.host.host import DeviceInfo, Host, HostSample, ModelFiles
 
 WAKE_BYTES_PER_S = 0.2e9  # the slowest disk that a wake or sleep is given time for
 WARM_UP_TIMEOUT_S = 300.0
+# A GPU's memory may come back after the answer to /sleep; what has not by then would be booked as the sleeper's own.
+BACK_PART = 0.75  # of the footprint: no more is waited for
+BACK_PART_LEAST = 0.25  # with so much back, and no change for a while, the rest is the sleeper's
+SETTLED_S = 0.5
+BACK_TIMEOUT_S = 5.0
+BACK_POLL_S = 0.05
+NOISE_BYTES = 2**25
 
 Tell = Callable[[str, object, int], None]
 
@@ -52,6 +59,7 @@ class Effects:
         self._owners: dict[str, tuple[str, int]] = {}  # launch_id -> model, run
         self._launching: dict[tuple[str, int], asyncio.Event] = {}
         self._ports: dict[str, int] = {}
+        self._residues: dict[str, int] = {}  # by model: what it held the last time it slept on a GPU
         self.devices: dict[str, DeviceInfo] = {}
 
     def register(self, files: ModelFiles, model_config: ModelConfig) -> None:
@@ -63,7 +71,7 @@ class Effects:
         match effect:
             case fx.Launch():
                 self._launching[actor, effect.run] = asyncio.Event()
-                self._spawn(self._launch(actor, effect, cause))
+                self._spawn(self._launch(actor, self._models[actor], effect, cause))
             case fx.AwaitReady(run):
                 self._spawn(self._await_ready(actor, run, cause))
             case fx.Weigh(run):
@@ -96,9 +104,11 @@ class Effects:
                     model, run = owner
                     self._tell(model, EngineExited(run, event.code, event.why, event.log_tail), 0)
 
-    async def _launch(self, model: str, effect: fx.Launch, cause: int) -> None:
+    async def _launch(
+        self, model: str, about: tuple[ModelFiles, ModelConfig], effect: fx.Launch, cause: int
+    ) -> None:
         run, launch_id = effect.run, _launch_id(model, effect.run)
-        files, model_config = self._models[model]
+        files, model_config = about
         devices = tuple(self.devices[d] for d in effect.devices)
         lease_bytes, port = effect.lease_bytes, self._ports.get(model, 0)
         self._owners[launch_id] = (model, run)
@@ -145,7 +155,7 @@ class Effects:
         engine, begun = self._engines[model], time.monotonic()
         try:
             await engine.sleep(effect.level, self._bound(effect.footprint_bytes))
-            residue = await self._used_by(engine.launch_id)
+            residue = await self._residue(model, engine.launch_id, effect.footprint_bytes)
         except EngineFault as fault:
             self._tell(model, SleepFailed(effect.run, fault.reason), cause)
         else:
@@ -186,6 +196,24 @@ class Effects:
             return max((await self._host.weigh(launch_id)).values(), default=0)
         except HostUnavailable:
             return 0
+
+    async def _residue(self, model: str, launch_id: str, footprint: int) -> int:
+        """What a sleeper holds, as soon as no more of its memory seems to be on the way."""
+        used = await self._used_by(launch_id)
+        if not any(device.kind == "cuda" for device in self.devices.values()):
+            return used
+        begun = changed = time.monotonic()
+        known = self._residues.get(model, 0) + NOISE_BYTES
+        while used > max(known, (1 - BACK_PART) * footprint):
+            settled = used <= (1 - BACK_PART_LEAST) * footprint and time.monotonic() - changed >= SETTLED_S
+            if settled or time.monotonic() - begun >= BACK_TIMEOUT_S:
+                break
+            await asyncio.sleep(BACK_POLL_S)
+            before, used = used, await self._used_by(launch_id)
+            if abs(used - before) > NOISE_BYTES:
+                changed = time.monotonic()
+        self._residues[model] = used
+        return used
 
     async def _sample(self) -> HostSample | None:
         try:

@@ -1,5 +1,8 @@
 """Between the edge's words and the actors': settings to policies, verbs to commands, refusals to errors."""
 
+import hashlib
+import json
+import os
 from typing import Any
 
 from vllama.actors.core import messages as msg
@@ -14,7 +17,11 @@ from vllama.errors import (
     StartFailed,
     VllamaError,
 )
-from vllama.host.host import HostInfo
+from vllama.host.host import HostInfo, ModelFiles
+
+# Keys of an entry that hold without a restart: the engine hears nothing of them.
+_LIVE = ("aliases", "pinned", "unload_timeout", "sleep_level")
+_DIGEST_KEY = os.urandom(16)  # of this process: what `env` holds must not be guessed from the journal
 
 ERRORS: dict[str, type[VllamaError]] = {
     cls.code: cls
@@ -61,6 +68,19 @@ def to_policy(config: VllamaConfig, model: ModelConfig) -> msg.Policy:
         backoff_s=config.backoff_s,
         backoff_max_s=config.backoff_max_s,
     )
+
+
+def to_settings(config: VllamaConfig, files: ModelFiles, model: ModelConfig) -> tuple[tuple[str, str], ...]:
+    """What an engine of this model is started with, each by its name and a digest."""
+    values = model.model_dump(mode="json", exclude=set(_LIVE))
+    values["sleep_level"] = (model.sleep_level or config.sleep_level) < 3  # 3 alone starts without sleep mode
+    values["revision"] = files.revision
+    return tuple((name, _digest(value)) for name, value in sorted(values.items()))
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.blake2s(text, key=_DIGEST_KEY, digest_size=6).hexdigest()
 
 
 def describe(config: VllamaConfig, host: HostInfo, books: BrokerState) -> dict[str, Any]:

@@ -49,6 +49,16 @@ class InstanceCreated:
     model: str
     policy: Policy
     need: Need
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@fact
+class InstanceConfigured:
+    """The model's settings are these from now on; an engine that runs keeps those it was started with."""
+
+    policy: Policy
+    need: Need
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 @fact
@@ -247,7 +257,7 @@ class HostNoted:
 
 RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused
 InstanceEvent = (
-    RequestEvent | InstanceCreated | InstanceReset | CommandTaken | CommandAnswered
+    RequestEvent | InstanceCreated | InstanceConfigured | InstanceReset | CommandTaken | CommandAnswered
     | LeaseRequested | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped
     | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineRose | EngineMeasured | EngineSlept
     | EngineFaulted | WakeMissed | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed

@@ -11,11 +11,13 @@ from vllama.actors.core import ascent, descent, refusals
 from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
 from vllama.actors.core import moves as mv
+from vllama.actors.core.configuring import configured
 from vllama.actors.core.exits import exited
 from vllama.actors.core.instance_state import State, evolve
 from vllama.actors.core.messages import (
     Acquire,
     Candidate,
+    Configure,
     EngineExited,
     EngineWeighed,
     EvictDeclined,
@@ -100,4 +102,5 @@ _IN_ANY_PHASE: dict[type, Callable[..., Decision]] = {
     Offer: _offer,
     WatchUse: _watch,
     Shutdown: _shutdown,
+    Configure: configured,
 }

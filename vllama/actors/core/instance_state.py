@@ -36,6 +36,8 @@ class State:
     model: str = ""
     policy: Policy = field(default_factory=Policy)
     need: Need = field(default_factory=lambda: Need(0, 0))
+    settings: tuple[tuple[str, str], ...] = ()  # what the next engine is started with: names and digests
+    launched: tuple[tuple[str, str], ...] = ()  # what the latest engine was started with
 
     phase: Phase = Phase.STOPPED
     since: float = 0.0
@@ -96,6 +98,12 @@ class State:
             level += 1
         return level
 
+    def stale(self) -> tuple[str, ...]:
+        """What has changed since this engine was started: it counts from the next start on."""
+        then, now = dict(self.launched), dict(self.settings)
+        names = sorted(then.keys() | now.keys()) if self.alive else ()
+        return tuple(name for name in names if then.get(name) != now.get(name))
+
     def goals_down(self) -> bool:
         """A command wants it asleep or stopped."""
         return any(goal.verb != "start" for goal in self.goals.values())
@@ -107,12 +115,23 @@ def evolve(state: State, event: ev.Event) -> None:
 
 
 def _created(s: State, e: ev.InstanceCreated) -> None:
-    s.model, s.policy, s.need = e.model, e.policy, e.need
+    s.model, s.policy, s.need, s.settings = e.model, e.policy, e.need, e.settings
+
+
+def _configured(s: State, e: ev.InstanceConfigured) -> None:
+    s.policy, s.need, s.settings = e.policy, e.need, e.settings
 
 
 def _reset(s: State, _: ev.InstanceReset) -> None:
     fresh = State(
-        model=s.model, policy=s.policy, need=s.need, run=s.run, lease=s.lease, slot=s.slot, timer=s.timer
+        model=s.model,
+        policy=s.policy,
+        need=s.need,
+        settings=s.settings,
+        run=s.run,
+        lease=s.lease,
+        slot=s.slot,
+        timer=s.timer,
     )
     for name in State.__slots__:
         setattr(s, name, getattr(fresh, name))
@@ -195,6 +214,8 @@ def _descent_cleared(s: State, _: ev.DescentCleared) -> None:
 
 def _spawned(s: State, e: ev.EngineSpawned) -> None:
     s.run, s.alive, s.was_ready, s.faulted, s.level = e.run, True, False, "", 0
+    if s.launched != s.settings:
+        s.launched, s.footprint_bytes = s.settings, 0  # what was measured was another configuration
     s.pid = s.residue_first = 0
     s.residue_grown = s.pinned_once = False
 
@@ -256,6 +277,7 @@ def _timer_armed(s: State, e: ev.TimerArmed) -> None:
 
 _CHANGES: dict[type, Callable[[State, Any], None]] = {
     ev.InstanceCreated: _created,
+    ev.InstanceConfigured: _configured,
     ev.InstanceReset: _reset,
     ev.AskQueued: _queued,
     ev.AskAdmitted: _admitted,

@@ -90,6 +90,15 @@ class Shutdown:
     """The server ends: stop the engine without a slot, refuse who waits."""
 
 
+@fact
+class Configure:
+    """The model's entry, or its files, have changed. `settings` are the names and digests of what an engine is started with."""
+
+    policy: Policy
+    need: Need
+    settings: tuple[tuple[str, str], ...] = ()
+
+
 # --- to an instance: from the broker ------------------------------------------------------------------------
 
 
@@ -356,7 +365,7 @@ class HolderLost:
 
 
 InstanceMessage = (
-    Acquire | Release | Start | Sleep | Stop | Shutdown
+    Acquire | Release | Start | Sleep | Stop | Shutdown | Configure
     | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
     | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineUnreachable
     | EngineAsleep | SleepFailed | EngineExited | TimerDue

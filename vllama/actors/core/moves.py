@@ -9,6 +9,7 @@ from vllama.actors.core.instance_state import Goal, State
 from vllama.actors.core.messages import (
     How,
     Level,
+    Need,
     Phase,
     Refusal,
     RequestLease,
@@ -51,13 +52,19 @@ def wanted(s: State) -> bool:
     return bool(s.waiting) or any(goal.verb == "start" for goal in s.goals.values())
 
 
-def want_lease(s: State, now: float, *, fresh: bool, squeeze: bool = False) -> Decision:
-    """Ask the broker for memory: the measured footprint for a wake, at least the estimate for a start."""
-    lease = s.lease + 1
-    size = max(s.footprint_bytes, s.need.bytes) if fresh else s.footprint_bytes or s.need.bytes
+def want_lease(
+    s: State, now: float, *, fresh: bool, squeeze: bool = False, need: Need | None = None
+) -> Decision:
+    """Ask the broker for memory: the measured footprint for a wake, at least the estimate for a start; for a start with
+    other settings than the last one had, the estimate alone. `need`: not the state's but this one."""
+    lease, measured = s.lease + 1, s.footprint_bytes
+    if fresh and (need is not None or s.launched != s.settings):
+        measured = 0
+    need = need or s.need
+    size = max(measured, need.bytes) if fresh else measured or need.bytes
     size = max(size, s.residue_bytes)
-    devices = s.need.devices if fresh else s.devices
-    request = RequestLease(s.model, lease, size, s.need.weights_bytes, devices, fresh, squeeze)
+    devices = need.devices if fresh else s.devices
+    request = RequestLease(s.model, lease, size, need.weights_bytes, devices, fresh, squeeze)
     return [ev.LeaseRequested(lease, size, fresh), ev.PhaseChanged(Phase.QUEUED, now)], [
         fx.TellBroker(request)
     ]

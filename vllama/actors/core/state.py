@@ -34,6 +34,7 @@ class InstanceView:
     mode: str
     mode_reason: str
     error: str
+    restart_needed: tuple[str, ...] = ()  # settings that have changed since this engine was started
 
 
 class StateManager:
@@ -119,4 +120,5 @@ def view(s: State) -> InstanceView:
         mode=s.mode if s.alive else "",
         mode_reason=s.mode_reason if s.alive else "",
         error=s.error,
+        restart_needed=s.stale(),
     )
