@@ -33,7 +33,8 @@ def chat(model: str, **more: object) -> dict[str, object]:
 
 @contextmanager
 def stream(http: httpx.Client, model: str, tokens: int) -> Iterator[Iterator[str]]:
-    body = chat(model, stream=True, max_tokens=tokens, ignore_eos=True)
+    usage = {"include_usage": True}
+    body = chat(model, stream=True, max_tokens=tokens, ignore_eos=True, stream_options=usage)
     with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         assert answer.status_code == 200
         yield (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
@@ -52,7 +53,7 @@ def test_sigterm_to_the_whole_group_cuts_no_stream_and_exits_0(vllama_server: Ma
         os.killpg(server.process.pid, signal.SIGTERM)
         rest = list(pieces)
     assert rest[-1] == "[DONE]"
-    assert len(rest) >= 200
+    assert json.loads(rest[-2])["usage"]["completion_tokens"] == 200
     assert server.process.wait(60) == 0
 
 
