@@ -154,7 +154,7 @@ def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
         mv.move_to(Phase.AWAKE, now),
         mv.admit(s, s.waiting, how, now),
         mv.arrive(s, Phase.AWAKE),
-        ([], [fx.Weigh(s.run)]),
+        ([], [fx.Weigh(s.run)]) if s.phase is Phase.STARTING or not s.footprint_bytes else VOID,
     )
     descent, busy = s.descent, bool(s.waiting)
     if descent is None:
