@@ -11,6 +11,8 @@ import pytest
 import serving
 from serving import ServerError, Vllama
 
+from tests.fakes.fake_gpu import compile_driver
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
 FAKE_ENGINE = ROOT / "tests" / "fakes" / "fake_vllm.py"
@@ -56,6 +58,12 @@ def tiny_cache() -> Path:
     """
     recipe = b"".join((TOOLS / name).read_bytes() for name in ("tiny.py", "hf_layout.py"))
     return _build("tiny.py", ROOT / ".demo" / f"tiny-{hashlib.sha256(recipe).hexdigest()[:8]}" / "hub")
+
+
+@pytest.fixture(scope="session")
+def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake NVIDIA driver's library, compiled."""
+    return compile_driver(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture

@@ -10,22 +10,17 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from tests.fakes.fake_gpu import GIB, FakeGpus, compile_driver
+from tests.fakes.fake_gpu import GIB, FakeGpus
 from vllama.host.nvml import GpuDevice, find_gpus
 
 MIB = 2**20
 ME = os.getpid()
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_driver(tmp_path_factory.mktemp("driver"))
-
-
 @pytest.fixture
-def gpus(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
+def gpus(gpu_driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpus]:
     """The driver loaded into this process, by the name that the binding looks for."""
-    monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(driver)))
+    monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(gpu_driver)))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     monkeypatch.setenv("FAKE_NVML", str(tmp_path / "gpus"))
     yield FakeGpus(tmp_path / "gpus")
@@ -208,19 +203,19 @@ def test_without_a_driver_engines_run_on_cpu_and_the_binding_is_not_even_importe
     assert line.endswith("engines run on CPU False")
 
 
-def test_a_broken_driver_is_said(driver: Path, tmp_path: Path) -> None:
+def test_a_broken_driver_is_said(gpu_driver: Path, tmp_path: Path) -> None:
     gpus = FakeGpus(tmp_path / "gpus")
     gpus.add(GIB)
     gpus.set("broken", "18")
-    line = find_elsewhere(gpus.env(driver))
+    line = find_elsewhere(gpus.env(gpu_driver))
     assert "() the NVIDIA driver does not work (NVML: RM has detected an NVML/RM version mismatch.)" in line
     gpus.set("broken", "9")
-    assert "Driver" in find_elsewhere(gpus.env(driver))
+    assert "Driver" in find_elsewhere(gpus.env(gpu_driver))
     gpus.set("broken", None)
-    assert "GpuDevice" in find_elsewhere(gpus.env(driver))
+    assert "GpuDevice" in find_elsewhere(gpus.env(gpu_driver))
 
 
-def test_a_driver_without_gpus_and_one_that_is_no_driver(driver: Path, tmp_path: Path) -> None:
-    assert "() the NVIDIA driver shows no GPU" in find_elsewhere(FakeGpus(tmp_path / "gpus").env(driver))
+def test_a_driver_without_gpus_and_one_that_is_no_driver(gpu_driver: Path, tmp_path: Path) -> None:
+    assert "() the NVIDIA driver shows no GPU" in find_elsewhere(FakeGpus(tmp_path / "gpus").env(gpu_driver))
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     assert "file too short" in find_elsewhere({"LD_LIBRARY_PATH": str(tmp_path)})

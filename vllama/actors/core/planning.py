@@ -69,6 +69,7 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
             short = min(still, gives_back)
             events.append(ev.LeaseFreed(lease.model, lease.lease, lease.residue_bytes, short))
     if fresh and not events:
+        events += _shrunk(s)
         unsettled = {ls.model for ls in s.leases.values() if ls.state == "held" and not ls.settled}
         for device in s.devices.values():
             for model, booked in device.unreturned.items():
@@ -78,6 +79,18 @@ def returns(s: BrokerState, now: float) -> BrokerDecision:
                 if still != booked:
                     events.append(ev.UnreturnedChanged(device.id, model, still))
     return events, []
+
+
+def _shrunk(s: BrokerState) -> list[ev.BrokerEvent]:
+    """Sleepers that turn out to hold less than was measured when they fell asleep: their memory came back late."""
+    events: list[ev.BrokerEvent] = []
+    for lease in s.leases.values():
+        if lease.state != "residue" or lease.evicting:
+            continue
+        holds = max(s.devices[device].used_by.get(lease.model, 0) for device in lease.devices)
+        if 0 < holds < lease.bytes - NOISE_BYTES:
+            events.append(ev.LeaseFreed(lease.model, lease.lease, holds))
+    return events
 
 
 def _still_held(s: BrokerState, lease: Lease, index: int) -> int:
@@ -189,10 +202,31 @@ def _tick(s: BrokerState, waiting: list[Lease]) -> BrokerDecision:
 
 
 def _options(s: BrokerState, lease: Lease) -> list[tuple[str, ...]]:
-    """Where a lease could go: its own devices, or any one, the emptiest first."""
+    """Where a lease could go, the best first: its own devices, or any one: where it fits with nobody evicted, the emptiest
+    of these; else where the least must go."""
     if lease.devices:
         return [lease.devices]
-    return [(device,) for device in sorted(s.devices, key=lambda d: (-s.free_bytes(d), d))]
+    return [(d,) for d in sorted(s.devices, key=lambda d: (_cost(s, lease, d), -s.free_bytes(d), d))]
+
+
+def _cost(s: BrokerState, lease: Lease, device: str) -> tuple[int, int]:
+    """What has to go for this lease on this device: 0 nothing, 1 idle ones and sleepers, 2 busy ones, 3 it cannot be had at
+    all (the pinned, outsiders, a device that is gone); and how many bytes of engines that are up."""
+    short = _extra(s, lease, device) - s.free_bytes(device) - _coming(s, device)
+    if short <= 0:
+        return 0, 0
+    found = s.devices[device]
+    movable = [ls for ls in s.on(device) if not ls.evicting and not ls.pinned]
+    held = [ls for ls in movable if ls.state == "held"]
+    asleep = sum(ls.bytes for ls in movable if ls.state == "residue" and ls.model != lease.model)
+    out_of_reach = max(found.unattributed_bytes - sum(found.unreturned.values()), 0)
+    most = sum(ls.bytes for ls in held) + asleep
+    if short > most or _extra(s, lease, device) > found.total_bytes - out_of_reach:
+        return 3, most
+    idle = [_holder(ls)._replace(in_flight=0) for ls in held if not (ls.answered and ls.in_flight != 0)]
+    chosen = victims(idle, short)
+    gone = sum(h.bytes for h in chosen)
+    return (1, gone) if gone + asleep >= short else (2, most)
 
 
 def _extra(s: BrokerState, lease: Lease, device: str) -> int:
