@@ -3,6 +3,7 @@
 from vllama.actors.core.state import InstanceView, StateManager
 from vllama.actors.journal import Gap, Journal, Record, Subscription, record_json
 from vllama.actors.names import Route
+from vllama.actors.operating import LogReader, reload, restart
 from vllama.actors.system import CommandResult, System
 from vllama.actors.ticket import Ticket
 
@@ -11,6 +12,7 @@ __all__ = [
     "Gap",
     "InstanceView",
     "Journal",
+    "LogReader",
     "Record",
     "Route",
     "StateManager",
@@ -18,4 +20,6 @@ __all__ = [
     "System",
     "Ticket",
     "record_json",
+    "reload",
+    "restart",
 ]

@@ -26,7 +26,7 @@ from vllama.actors.placement import need_of
 from vllama.actors.ticket import Pending, Ticket
 from vllama.actors.translate import describe, to_broker_policy, to_command, to_error, to_policy, to_settings
 from vllama.config import ModelConfig, VllamaConfig
-from vllama.errors import QueueFull, ShuttingDown, WaitTimeout
+from vllama.errors import ConfigError, QueueFull, ShuttingDown, WaitTimeout
 from vllama.host.host import Host, ModelFiles
 
 log = logging.getLogger("vllama.actors")
@@ -278,8 +278,13 @@ class System:
             if files is None or actor is None:
                 continue
             model_config = self.catalog.of(model)
+            try:
+                need = self._need(files, model_config)
+            except ConfigError as error:
+                self._on_problem(error.message)
+                continue
             self._effects.register(files, model_config)
-            policy, need = to_policy(self.config, model_config), self._need(files, model_config)
+            policy = to_policy(self.config, model_config)
             actor.tell(msg.Configure(policy, need, to_settings(self.config, files, model_config)))
 
     def _on_problem(self, problem: str) -> None:

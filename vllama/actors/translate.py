@@ -103,4 +103,5 @@ def describe(config: VllamaConfig, host: HostInfo, books: BrokerState) -> dict[s
         "start_mode_reason": host.start_mode_reason,
         "notes": list(host.notes),
     }
-    return {"config": config.model_dump(mode="json"), "host": about, "devices": devices}
+    settings = config.model_dump(mode="json")
+    return {"config": settings, "sources": config.sources, "host": about, "devices": devices}

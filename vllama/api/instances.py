@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from vllama.actors import CommandResult, System
+from vllama.api import operating
 from vllama.api.schemas import ModelBody, SleepBody
 
 
@@ -60,3 +61,7 @@ async def stop(request: Request, body: ModelBody) -> JSONResponse:
 async def sleep(request: Request, body: SleepBody) -> JSONResponse:
     """Sleep, at least as deep as `level`."""
     return _answer(await _system(request).command("sleep", body.model, level=body.level, force=body.force))
+
+
+router.include_router(operating.reads)
+router.include_router(operating.commands, dependencies=_json)

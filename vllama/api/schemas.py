@@ -5,6 +5,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class EmptyBody(BaseModel):
+    """`reload`: nothing to say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
 class ModelBody(BaseModel):
     """`start` and `stop`: which model."""
 

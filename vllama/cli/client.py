@@ -89,6 +89,20 @@ class Client:
             raise
         return EventReader(connection, answer)
 
+    def stream(self, path: str) -> Iterator[bytes]:
+        """The answer's lines as they come, until it ends. Raises ServerDownError, AnswerError."""
+        connection = self._connect()
+        try:
+            answer = self._ask(connection, "GET", path, None)
+            if answer.status != 200:
+                raise _said_no(answer.status, answer.read())
+            while line := answer.readline():
+                yield line
+        except (OSError, http.client.HTTPException) as error:
+            raise self._down(error) from error
+        finally:
+            connection.close()
+
     def _json(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         connection = self._connect()
         try:

@@ -9,6 +9,7 @@ import typer
 
 from vllama.cli import render
 from vllama.cli.client import AnswerError, Client, EventReader, ServerDownError, default_url
+from vllama.cli.completion import model_names
 
 FAILED, USAGE, NO_SERVER = 1, 2, 3
 # How long the last events of a start may come after its answer.
@@ -21,11 +22,14 @@ Server = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
-Model = Annotated[str, typer.Argument(help="The model's name, as GET /v1/models lists it.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="The model's name, as GET /v1/models lists it.", autocompletion=model_names),
+]
 
 
 @contextmanager
-def _client(server: str | None) -> Iterator[Client]:
+def open_client(server: str | None) -> Iterator[Client]:
     """The server to talk to; what goes wrong becomes a line on stderr and an exit code."""
     try:
         yield Client(server or default_url())
@@ -42,21 +46,21 @@ def _client(server: str | None) -> Iterator[Client]:
 
 def info(server: Server = None, json: Json = False) -> None:
     """Show the server's settings, devices and versions, and how engines are started."""
-    with _client(server) as client:
+    with open_client(server) as client:
         answer = client.get("/control/info")
         (render.as_json if json else render.info)(answer)
 
 
 def ps(server: Server = None, json: Json = False) -> None:
     """Show every model that has been asked for: its state, memory, requests and log."""
-    with _client(server) as client:
+    with open_client(server) as client:
         answer = client.get("/control/ps")
         (render.as_json if json else render.ps)(answer)
 
 
 def start(model: Model, server: Server = None, json: Json = False) -> None:
     """Start a model, or wake it up, and wait until it is awake."""
-    with _client(server) as client:
+    with open_client(server) as client:
         if json:
             render.as_json(client.post("/control/start", {"model": model}))
             return
@@ -68,9 +72,15 @@ def start(model: Model, server: Server = None, json: Json = False) -> None:
         render.result(answer)
 
 
+def restart(model: Model, server: Server = None, json: Json = False) -> None:
+    """Stop a model, whatever it is doing, and start it with the settings of now."""
+    with open_client(server) as client:
+        _show(client.post("/control/restart", {"model": model}), json)
+
+
 def stop(model: Model, server: Server = None, json: Json = False) -> None:
     """Stop a model, whatever it is doing; clears `failed`."""
-    with _client(server) as client:
+    with open_client(server) as client:
         _show(client.post("/control/stop", {"model": model}), json)
 
 
@@ -89,7 +99,7 @@ def sleep(
     json: Json = False,
 ) -> None:
     """Put a model to sleep, so that its memory is free and it can wake quickly."""
-    with _client(server) as client:
+    with open_client(server) as client:
         _show(client.post("/control/sleep", {"model": model, "level": level, "force": force}), json)
 
 

@@ -2,13 +2,12 @@
 
 import typer
 
-from vllama.cli import control, serve
+from vllama.cli import assign, control, serve, watching
 
 app = typer.Typer(
     name="vllama",
     help="One OpenAI-compatible endpoint in front of every vLLM model on the machine.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -18,6 +17,10 @@ app.command()(control.ps)
 app.command()(control.start)
 app.command()(control.stop)
 app.command()(control.sleep)
+app.command()(control.restart)
+app.command()(assign.assign)
+app.command()(watching.logs)
+app.command()(watching.events)
 app.command("wake-up")(control.start)
 app.command("wakeup", hidden=True)(control.start)
 app.command("wake_up", hidden=True)(control.start)

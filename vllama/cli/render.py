@@ -25,6 +25,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def raw(text: bytes) -> None:
+    """A line of a log, byte for byte."""
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
 def complain(text: str) -> None:
     """What went wrong and what to do next, on stderr."""
     print(f"vllama: {text}", file=sys.stderr, flush=True)
@@ -69,6 +75,15 @@ def ps(answer: Mapping[str, Any]) -> None:
     for view in instances:
         if view.get("error"):
             say(f"\n{view['model']}: {view['error']}")
+    _restart_lines(instances)
+
+
+def _restart_lines(instances: Sequence[Mapping[str, Any]]) -> None:
+    for view in instances:
+        if keys := view.get("restart_needed"):
+            say(
+                f"\n{view['model']}: runs without the changes of {', '.join(keys)}: `vllama restart {view['model']}`"
+            )
 
 
 def _ps_row(view: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -89,8 +104,13 @@ def _ps_row(view: Mapping[str, Any], now: float) -> tuple[str, ...]:
 
 
 def info(answer: Mapping[str, Any]) -> None:
-    """Names and values, nested ones indented."""
-    _tree(answer, "")
+    """Names and values, nested ones indented; each setting with where it came from."""
+    sources = answer.get("sources", {})
+    config = {
+        key: f"{_value(key, value)}  ({sources.get(key, '?')})" for key, value in answer["config"].items()
+    }
+    rest = {key: value for key, value in answer.items() if key not in ("config", "sources")}
+    _tree({"config": config} | rest, "")
 
 
 def _tree(tree: Mapping[str, Any], indent: str) -> None:
@@ -113,6 +133,24 @@ def _value(key: str, value: object) -> str:
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{value} ({size(value)})"
     return "-" if value is None or value == "" else str(value)
+
+
+def assigned(report: Mapping[str, Any]) -> None:
+    """What `assign` has done, and what is still to do."""
+    model = report["model"]
+    if report["line"]:
+        say(f"{model}: written to {report['file']}:{report['line']}")
+    elif "entry" not in report and "restarted" not in report:
+        say(f"{model}: no entry is left in {report['file']}")
+    for key, value in report.get("entry", {}).items():
+        say(f"{key:24}{json.dumps(value)}{'' if key in report['set'] else '  (default)'}")
+    if report.get("problem"):
+        complain(f"the server reads another file, which is wrong: {report['problem']}")
+    if report["restart_needed"]:
+        keys = ", ".join(report["restart_needed"])
+        say(f"{model}: runs without the changes of {keys}: `vllama restart {model}`")
+    if "restarted" in report:
+        result(report["restarted"])
 
 
 def result(answer: Mapping[str, Any]) -> None:

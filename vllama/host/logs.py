@@ -58,3 +58,15 @@ def truncate_if_long(path: Path, bytes_max: int) -> bool:
         os.truncate(path, 0)
         return True
     return False
+
+
+def last_lines(path: Path, lines: int, block_bytes: int = 2**16) -> tuple[bytes, int]:
+    """The last `lines` lines, and the place behind them."""
+    end = at = size_of(path)
+    text = b""
+    while at > 0 and text.count(b"\n") <= lines:
+        begin = max(at - block_bytes, 0)
+        text = read_span(path, begin, at - begin) + text
+        at = begin
+    kept = text.splitlines(keepends=True)[-lines:] if lines else []
+    return b"".join(kept), end
