@@ -15,10 +15,10 @@ from common import ROOT, publish
 
 sys.path.insert(0, str(ROOT))
 
-from tests.api.caches import CHAT, make_cache  # noqa: E402 - found by the line above
-from vllama.actors import System, Ticket  # noqa: E402
-from vllama.config import load_config  # noqa: E402
-from vllama.host.local import LocalHost  # noqa: E402
+from tests.api.caches import CHAT, make_cache
+from vllama.actors import System, Ticket
+from vllama.config import load_config
+from vllama.host.local import LocalHost
 
 ROUNDS = 7
 REQUESTS = 20_000
