@@ -1,14 +1,15 @@
 # Everything a person runs. `make demo` and `make test` need nothing before them but python3 >= 3.11 and a C compiler.
 PYTHON := .venv/bin/python
-BENCHES := start switch cli mailbox
+BENCHES := start switch cli mailbox models
 
-.PHONY: help setup models check test test-fast demo clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup models check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         two real models behind one endpoint, end to end, on this machine"
 	@echo "make test         every check and every test, real engines included"
 	@echo "make test-fast    the same without real engines"
+	@echo "make test-gpu     the acceptance on this machine's NVIDIA GPUs, with a report (elsewhere: on fake ones)"
 	@echo "make check        ruff and mypy"
 	@echo "make bench-NAME   $(BENCHES): prints a table, writes bench/out/NAME.json"
 
@@ -28,6 +29,9 @@ test: check models
 
 test-fast: check
 	@$(PYTHON) -m pytest --histories=200 -m "not engine"
+
+test-gpu: models
+	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py
 
 demo: export VLLAMA_DEMO_BEGAN := $(shell date +%s.%N)
 demo: models

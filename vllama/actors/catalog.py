@@ -16,7 +16,8 @@ from vllama.errors import ConfigError, HostUnavailable
 from vllama.host.host import Host, ModelFiles
 
 LOOK_S = 1.0
-LOOK_PART = 0.05  # of one thread's time, at most: a huge cache on a slow disk is looked at less often
+LOOK_S_MAX = 10.0
+LOOK_PART = 0.05  # of one thread's time: a huge cache on a slow disk is looked at less often
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +64,14 @@ class Catalog:
     async def watch(self) -> None:
         """Look again, for ever."""
         while True:
-            begun = time.monotonic()
+            begun, version = time.monotonic(), self.version
             try:
                 await self.refresh()
                 await self.reload()
             except HostUnavailable as error:
                 log.warning("the model cache cannot be looked at: %s", error)
-            await asyncio.sleep(max(LOOK_S, (time.monotonic() - begun) / LOOK_PART))
+            took_s = time.monotonic() - begun if version == self.version else 0.0  # what is new is read once
+            await asyncio.sleep(min(max(LOOK_S, took_s / LOOK_PART), LOOK_S_MAX))
 
     async def refresh(self) -> None:
         """What the cache has now. Who comes while a scan runs shares the next one."""
