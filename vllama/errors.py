@@ -48,6 +48,18 @@ class BodyTooLarge(VllamaError):
     code, type, status_hint = "body_too_large", "invalid_request_error", 413
 
 
+class UnsupportedBody(VllamaError):
+    """The body is compressed, or of a kind that this route does not take."""
+
+    code, type, status_hint = "unsupported_media_type", "invalid_request_error", 415
+
+
+class ResponseUnknown(VllamaError):
+    """No living engine has made a response of this id."""
+
+    code, type, status_hint = "response_not_found", "invalid_request_error", 404
+
+
 class QueueFull(VllamaError):
     """Too many requests wait for this model already."""
 

@@ -1,11 +1,13 @@
 """What is read of a request before anything is asked for: the body within its bound, the model, the caller's own bound."""
 
 import asyncio
+import os
 
 import pytest
 
-from vllama.api.body import model_of, read_body, wait_of
-from vllama.errors import BadRequest, BodyTooLarge
+from vllama.api.body import model_of, wait_of
+from vllama.api.request_body import read_request
+from vllama.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
 
 def receiver(*messages: dict):
@@ -21,30 +23,77 @@ def part(body: bytes, *, more: bool) -> dict:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def read(*messages: dict, headers=(), bytes_max: int = 8):
-    return asyncio.run(read_body(receiver(*messages), headers, bytes_max))
+def read(*messages: dict, headers=(), bytes_max: int = 2**30, form: bool = False, rename: str = ""):
+    """The model and every byte that would be sent, or None."""
+
+    async def run():
+        body = await read_request(receiver(*messages), headers, bytes_max, form=form)
+        if body is None:
+            return None
+        if rename:
+            body.rename(rename)
+        content = body.content()
+        data = content if isinstance(content, bytes) else b"".join([block async for block in content])
+        assert len(data) == body.size
+        body.close()
+        return body.model, data
+
+    return asyncio.run(run())
+
+
+def cut(data: bytes, size: int) -> list[dict]:
+    parts = [part(data[at : at + size], more=True) for at in range(0, len(data), size)]
+    return [*parts, part(b"", more=False)]
+
+
+SMALL = b'{"model": "a", "x": 1}'
 
 
 def test_a_body_comes_in_parts():
-    assert read(part(b"abc", more=True), part(b"", more=True), part(b"def", more=False)) == b"abcdef"
+    halves = part(SMALL[:9], more=True), part(b"", more=True), part(SMALL[9:], more=False)
+    assert read(*halves) == ("a", SMALL)
 
 
 def test_a_body_may_be_as_long_as_the_bound():
-    assert read(part(b"12345678", more=False)) == b"12345678"
+    assert read(part(SMALL, more=False), bytes_max=len(SMALL)) == ("a", SMALL)
 
 
 def test_a_longer_one_is_refused_at_the_part_that_passes_the_bound():
     with pytest.raises(BodyTooLarge, match="8"):
-        read(part(b"12345678", more=True), part(b"9", more=True))
+        read(part(b"12345678", more=True), part(b"9", more=True), bytes_max=8)
 
 
 def test_a_declared_length_is_refused_before_a_byte_is_read():
     with pytest.raises(BodyTooLarge, match="9 bytes"):
-        read(headers=[(b"content-length", b"9")])
+        read(headers=[(b"content-length", b"9")], bytes_max=8)
 
 
 def test_a_caller_that_leaves_in_the_middle_leaves_nothing():
     assert read(part(b"abc", more=True), {"type": "http.disconnect"}) is None
+    gone = [*cut(b'{"x": "' + b"y" * 3 * 2**20, 2**16)[:-1], {"type": "http.disconnect"}]
+    before = len(os.listdir("/proc/self/fd"))
+    assert read(*gone) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br", b"zstd", b"deflate", b"GZIP", b"identity, gzip"])
+def test_a_compressed_body_is_not_guessed_at(coding: bytes):
+    with pytest.raises(UnsupportedBody, match="compressed"):
+        read(part(SMALL, more=False), headers=[(b"content-encoding", coding)])
+
+
+def test_one_that_says_that_it_is_not_compressed_is_taken():
+    assert read(part(SMALL, more=False), headers=[(b"content-encoding", b"identity")]) == ("a", SMALL)
+
+
+@pytest.mark.parametrize("size", [100_000, 3 * 2**20 + 7])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_large_body_goes_through_byte_for_byte_and_under_another_name(size: int, at_end: bool):
+    model, rest = '"model" :  "caf\\u00e9/b" ', f'"\u00fcber": "{"z" * size}"'
+    body = f"{{{rest if at_end else model}, {model if at_end else rest}}}\n".encode()
+    assert read(*cut(body, 65_536)) == ("caf\u00e9/b", body)
+    renamed = body.replace(b'"caf\\u00e9/b"', b'"new"')
+    assert read(*cut(body, 65_536), rename="new") == ("caf\u00e9/b", renamed)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from tests.api.caches import CHAT, EMBED, RERANK
 from tests.api.rig import Rig, chat_body, error_of
-from tests.api.test_endpoints import SPELLINGS, raw
+from tests.api.spellings import SPELLINGS
+from tests.api.test_endpoints import raw
 
 PARIS = "The capital of France is Paris."
 

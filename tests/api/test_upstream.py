@@ -11,7 +11,7 @@ import httpx
 import pytest
 from serving import wait_until
 
-from vllama.api.upstream import Upstreams
+from vllama.api.upstream import Ask, Upstreams
 
 BOUND_S = 20
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -57,7 +57,8 @@ def play(test: Callable[[Upstreams], Awaitable[None]]) -> None:
 
 
 def stream(upstreams: Upstreams, port: int, target: bytes = b"/v1/x"):
-    return upstreams.stream("127.0.0.1", port, target, [(b"content-type", b"application/json")], b"{}")
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    return upstreams.stream("127.0.0.1", port, Ask("POST", target, headers, lambda: b"{}"))
 
 
 async def body(response: httpx.Response) -> bytes:

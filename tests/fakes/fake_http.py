@@ -18,9 +18,13 @@ class HttpError(Exception):
 class Exchange:
     """One request and the way to answer it: `reply` once, or `begin` and then `send` chunks."""
 
-    def __init__(self, transport: asyncio.Transport, method: str, target: str, body: bytes) -> None:
+    def __init__(
+        self, connection: "Connection", method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> None:
         url = urlsplit(target)
-        self.transport = transport
+        self.connection = connection
+        self.transport = connection.transport
+        self.target, self.headers = target, headers
         self.method, self.path = method, url.path
         self.query = parse_qs(url.query, keep_blank_values=True)
         self.body = body
@@ -72,36 +76,48 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, handler: Handler, tasks: asyncio.TaskGroup) -> None:
         self._handler, self._tasks = handler, tasks
+        self.upgraded: asyncio.StreamReader | None = None  # who reads from here on, when it is HTTP no more
         self._buffer = b""
+        self._parts: list[bytes] = []
+        self._wanted = 0
         self._running: asyncio.Task | None = None
 
     def connection_made(self, transport) -> None:
-        self._transport = transport
+        self.transport = transport
 
     def connection_lost(self, exc) -> None:
+        if self.upgraded is not None:
+            self.upgraded.feed_eof()
         if self._running is not None:
             self._running.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        if self.upgraded is not None:
+            self.upgraded.feed_data(data)
+            return
+        self._parts.append(data)
+        if self._wanted > sum(map(len, self._parts)):
+            return  # a large body is not looked at for each part of it
+        self._buffer += b"".join(self._parts)
+        self._parts.clear()
         self._next()
 
     def _next(self) -> None:
         if self._running is not None or (request := self._take()) is None:
             return
-        self._running = self._tasks.create_task(self._handle(Exchange(self._transport, *request)))
+        self._running = self._tasks.create_task(self._handle(Exchange(self, *request)))
 
     async def _handle(self, exchange: Exchange) -> None:
         try:
             await self._handler(exchange)
         except asyncio.CancelledError:
-            if not self._transport.is_closing():
+            if not self.transport.is_closing():
                 raise
         finally:
             self._running = None
         self._next()
 
-    def _take(self) -> tuple[str, str, bytes] | None:
+    def _take(self) -> tuple[str, str, dict[str, str], bytes] | None:
         """The next whole request in the buffer: method, target, body."""
         head, separator, rest = self._buffer.partition(b"\r\n\r\n")
         if not separator:
@@ -120,9 +136,11 @@ class Connection(asyncio.Protocol):
         else:
             length = int(headers.get("content-length", "0"))
             if len(rest) < length:
+                self._wanted = length - len(rest)
                 return None
+            self._wanted = 0
             body, self._buffer = rest[:length], rest[length:]
-        return method, target, body
+        return method, target, headers, body
 
 
 def _unchunk(data: bytes) -> tuple[bytes, bytes] | None:

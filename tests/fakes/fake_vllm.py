@@ -13,6 +13,7 @@ Faults: fake_faults.py. Beyond vLLM's own endpoints:
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fake_answers as answers
+import fake_realtime
 from fake_cuda import Cuda
 from fake_engine import Block, Engine, say
 from fake_faults import Faults
@@ -30,6 +32,26 @@ from fake_http import Connection, Exchange, HttpError
 GENERATE = ("/v1/chat/completions", "/v1/completions")
 EMBED = ("/v1/embeddings",)
 CLASSIFY = ("/classify",)
+# Routes of which only the way matters: what came is told back.
+ECHOED = (
+    "/v1/chat/completions/batch",
+    "/v1/chat/completions/render",
+    "/v1/chat/completions/derender",
+    "/v1/completions/render",
+    "/v1/completions/derender",
+    "/v1/responses/render",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/messages/render",
+    "/inference/v1/generate",
+    "/generative_scoring",
+    "/tokenize",
+    "/detokenize",
+    "/v2/embed",
+    "/pooling",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+)
 SCORE = ("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
 
 
@@ -66,6 +88,7 @@ class Server:
         self.folder = Path(args.get("model", "."))
         self.faults = Faults(self.model)
         self.routes = self._routes()
+        self.made: dict[str, dict] = {}
         self.engine: Engine
 
     def _routes(self) -> tuple[str, ...]:
@@ -162,10 +185,48 @@ class Server:
                 exchange.reply(200, {"object": "list", "data": [card]})
             case "POST", path if path in self.routes:
                 await self.infer(exchange)
+            case "POST", path if path in ECHOED:
+                with self.engine.request():
+                    await self.engine.admitted()
+                    exchange.reply(200, echo(exchange))
+            case _, path if path.startswith("/v1/responses"):
+                await self.responses(exchange)
+            case "GET", "/v1/realtime" if exchange.headers.get("upgrade") == "websocket":
+                with self.engine.request():
+                    await self.engine.admitted()
+                    await fake_realtime.serve(exchange, self.model)
             case _, path if path in self.routes:
                 exchange.reply(405, {"detail": "Method Not Allowed"})
             case _:
                 await self.control(exchange)
+
+    async def responses(self, exchange: Exchange) -> None:
+        """vLLM's store: in this process's memory, and gone with it."""
+        _, _, rest = exchange.path.partition("/v1/responses")
+        number, _, verb = rest.removeprefix("/").partition("/")
+        if exchange.method == "POST" and not rest:
+            with self.engine.request():
+                await self.engine.admitted()
+                body = exchange.json()
+                made = {
+                    "id": f"resp_{os.getpid()}_{len(self.made)}",
+                    "model": body["model"],
+                    "status": "queued",
+                }
+                self.made[str(made["id"])] = made
+                if body.get("stream"):
+                    exchange.begin()
+                    exchange.send({"response": made, "sequence_number": 0, "type": "response.created"})
+                    exchange.end()
+                else:
+                    exchange.reply(200, made)
+        elif number in self.made and (exchange.method, verb) in (("GET", ""), ("POST", "cancel")):
+            made = self.made[number] | ({"status": "cancelled"} if verb else {})
+            exchange.reply(200, made | {"query": exchange.query})
+        else:
+            exchange.reply(
+                404, {"error": {"message": "no such response", "type": "NotFoundError", "code": 404}}
+            )
 
     async def control(self, exchange: Exchange) -> None:
         engine = self.engine
@@ -310,6 +371,19 @@ class Server:
             for i, (a, b) in enumerate(zip(first, second, strict=True))
         ]
         return head | {"data": data, "usage": _usage([*first, *second])}
+
+
+def echo(exchange: Exchange) -> dict:
+    """The request as it came, its body as a length and a digest (and as JSON or a form where it is short)."""
+    text = exchange.body.decode("utf-8", "replace") if len(exchange.body) < 4096 else ""
+    return {
+        "method": exchange.method,
+        "target": exchange.target,
+        "headers": exchange.headers,
+        "body": text,
+        "bytes": len(exchange.body),
+        "sha256": hashlib.sha256(exchange.body).hexdigest(),
+    }
 
 
 def _chat_prompt(messages: list[dict]) -> str:

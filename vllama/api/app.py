@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -13,10 +13,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllama.actors import System
-from vllama.api import events, instances, models
+from vllama.api import events, instances, models, routes
 from vllama.api.access import Access, Cors, Keys, options_of
 from vllama.api.answers import error_answer, plain_answer
-from vllama.api.proxy import PATHS, RETRY_AFTER_S, Proxy
+from vllama.api.proxy import RETRY_AFTER_S, Proxy, StoredProxy
+from vllama.api.stored import Responses
 from vllama.api.upstream import Upstreams
 from vllama.errors import ShuttingDown, VllamaError
 
@@ -49,7 +50,7 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
     app.state.system = system
     app.state.closing = asyncio.Event()
     # The data path comes first and goes round FastAPI's own machinery, which costs more than the rest of it.
-    app.router.routes.extend(Route(path, Proxy(system, upstreams, path), methods=["POST"]) for path in PATHS)
+    app.router.routes.extend(_data_routes(system, upstreams))
     app.router.routes.append(Route("/debug/events", events.endpoint, methods=["GET"]))
     app.router.routes.append(Route("/debug/journal", events.journal, methods=["GET"]))
     app.add_api_route("/health", _health, methods=["GET", "HEAD"])
@@ -61,6 +62,17 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
     if system.config.cors_origins:
         app.add_middleware(Cors, origins=system.config.cors_origins)
     return app
+
+
+def _data_routes(system: System, upstreams: Upstreams) -> Iterator[BaseRoute]:
+    responses = Responses()
+    for path in routes.JSON_PATHS:
+        yield Route(path, Proxy(system, upstreams, responses, path), methods=["POST"])
+    for path in routes.FORM_PATHS:
+        yield Route(path, Proxy(system, upstreams, responses, path, form=True), methods=["POST"])
+    stored, cancel = (StoredProxy(system, upstreams, responses, suffix) for suffix in ("", "/cancel"))
+    yield Route(routes.RESPONSE, stored, methods=["GET"])
+    yield Route(routes.RESPONSE_CANCEL, cancel, methods=["POST"])
 
 
 class Options:

@@ -1,12 +1,10 @@
-"""The request's body and what vllama reads of it: the model's name, and how long the caller would wait."""
+"""What vllama reads of a request: the model's name, and how long the caller would wait."""
 
 import json
 import math
 from collections.abc import Iterable
 
-from starlette.types import Receive
-
-from vllama.errors import BadRequest, BodyTooLarge
+from vllama.errors import BadRequest
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -14,26 +12,6 @@ Headers = Iterable[tuple[bytes, bytes]]
 def header(headers: Headers, name: bytes) -> str | None:
     """The first value of a header; ASGI gives names in lower case."""
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
-
-
-async def read_body(receive: Receive, headers: Headers, bytes_max: int) -> bytes | None:
-    """The whole body, never more than `bytes_max` of it in memory; None if the client hung up first. Raises BodyTooLarge."""
-    declared = header(headers, b"content-length")
-    if declared is not None and declared.isdecimal() and int(declared) > bytes_max:
-        raise BodyTooLarge(f"The request body has {declared} bytes; this server takes at most {bytes_max}.")
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part = message.get("body", b"")
-        size += len(part)
-        if size > bytes_max:
-            raise BodyTooLarge(f"The request body is longer than the {bytes_max} bytes this server takes.")
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def model_of(body: bytes) -> str:

@@ -15,19 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from vllama.actors import System, Ticket
 from vllama.api.answers import error_answer, error_event
-from vllama.api.body import header, model_of, read_body, wait_of, with_model
-from vllama.api.upstream import Upstreams
+from vllama.api.body import header, wait_of
+from vllama.api.request_body import Body, read_request
+from vllama.api.routes import RESPONSES
+from vllama.api.stored import IdSeeker, Maker, Responses, gone
+from vllama.api.upstream import Ask, Upstreams
 from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
 
-PATHS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/rerank",
-    "/v1/score",
-    "/rerank",
-    "/score",
-)
 RETRY_AFTER_S = 5.0
 
 _HOP_BY_HOP = frozenset(
@@ -39,6 +33,7 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"content-length",
     b"expect",
     b"authorization",
+    b"x-api-key",
     b"cookie",
     b"x-request-id",
 }
@@ -50,26 +45,57 @@ log = logging.getLogger(__name__)
 class Proxy:
     """The ASGI endpoint of one path."""
 
-    def __init__(self, system: System, upstreams: Upstreams, path: str) -> None:
+    def __init__(
+        self, system: System, upstreams: Upstreams, responses: Responses, path: str, *, form: bool = False
+    ) -> None:
         self._system = system
         self._upstreams = upstreams
-        self._path = path.encode()
+        self._responses = responses if path == RESPONSES else None
+        self._path = path
+        self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = scope.get("query_string", b"")
-        target = self._path + (b"?" + query if query else b"")
-        await Exchange(self._system, self._upstreams, target, scope, receive, send).run()
+        exchange = Exchange(self._system, self._upstreams, self._path, scope, receive, send)
+        exchange.responses = self._responses
+        exchange.form = self._form
+        await exchange.run()
+
+
+class StoredProxy:
+    """The ASGI endpoint of what asks for a response by its id."""
+
+    def __init__(self, system: System, upstreams: Upstreams, responses: Responses, suffix: str = "") -> None:
+        self._system = system
+        self._upstreams = upstreams
+        self._responses = responses
+        self._suffix = suffix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response_id: str = scope["path_params"]["response_id"]
+        maker = self._responses.maker_of(response_id, self._system)
+        # Only ids that an engine has given are known, and those are harmless in a path.
+        exchange = Exchange(
+            self._system, self._upstreams, f"{RESPONSES}/{response_id}{self._suffix}", scope, receive, send
+        )
+        exchange.maker = maker
+        await exchange.run()
 
 
 class Exchange:
     """One request and its answer: answered exactly once, unless its caller leaves first."""
 
+    responses: Responses | None = None  # who is told which response was made
+    maker: Maker | None = None  # the one engine that can answer, where the body names none
+    form = False
+
     def __init__(
-        self, system: System, upstreams: Upstreams, target: bytes, scope: Scope, receive: Receive, send: Send
+        self, system: System, upstreams: Upstreams, path: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._system = system
         self._upstreams = upstreams
-        self._target = target
+        self._path = path
+        query: bytes = scope.get("query_string", b"")
+        self._target = path.encode() + (b"?" + query if query else b"")
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -89,21 +115,32 @@ class Exchange:
         try:
             if self._system.stopping:
                 raise ShuttingDown("vllama is shutting down.", retry_after_s=RETRY_AFTER_S)
-            body = await read_body(self._receive, self._headers, self._system.config.body_bytes_max)
+            wait_s = wait_of(self._headers)
+            body = await self._read()
             if body is None:
                 return
-            self._model = model_of(body)
-            wait_s = wait_of(self._headers)
+            self._model = body.model
         except VllamaError as error:
             self._failure = error
         else:
-            async with asyncio.TaskGroup() as group:
-                self._work = group.create_task(self._serve(body, wait_s))
-                watch = group.create_task(self._watch())
-                await asyncio.wait((self._work,))
-                watch.cancel()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    self._work = group.create_task(self._serve(body, wait_s))
+                    watch = group.create_task(self._watch())
+                    await asyncio.wait((self._work,))
+                    watch.cancel()
+            finally:
+                body.close()
         if self._failure is not None and not self._gone and not self._finished:
             await self._fail(self._failure)
+
+    async def _read(self) -> Body | None:
+        """The body, and with it the model; what asks for a response by its id has neither."""
+        if self.maker is not None:
+            return Body(self.maker.model)
+        return await read_request(
+            self._receive, self._headers, self._system.config.body_bytes_max, form=self.form
+        )
 
     async def _watch(self) -> None:
         """End the work when the client hangs up. The body is read by now: what can still come is the hang-up."""
@@ -126,7 +163,7 @@ class Exchange:
         if self._work is not None:
             self._work.cancel()
 
-    async def _serve(self, body: bytes, wait_s: float | None) -> None:
+    async def _serve(self, body: Body, wait_s: float | None) -> None:
         """Wait for an awake engine, then pass bytes. However this is left, the ticket is released, after the engine's
         connection has been closed."""
         try:
@@ -135,12 +172,12 @@ class Exchange:
             self._failure = error
             return
         if route.served != self._model:
-            body = with_model(body, route.served)
+            body.rename(route.served)
         self._model = route.model
         if not await self._attempt(body, wait_s, last=False):
             await self._attempt(body, wait_s, last=True)
 
-    async def _attempt(self, body: bytes, wait_s: float | None, *, last: bool) -> bool:
+    async def _attempt(self, body: Body, wait_s: float | None, *, last: bool) -> bool:
         """False when nobody listens at the engine: it is dying, nothing was sent, and another try gets its successor."""
         try:
             ticket = await self._system.ensure_instance_running(self._model, wait_s)
@@ -149,6 +186,9 @@ class Exchange:
             return True
         try:
             ticket.on_abort = self._abort
+            if self.maker is not None and ticket.run != self.maker.run:
+                self._failure = gone(self._path, self._model)
+                return True
             await self._forward(ticket, body)
         except httpx.TransportError as error:
             if isinstance(error, httpx.ConnectError) and not self._started:
@@ -160,14 +200,21 @@ class Exchange:
             ticket.release()
         return True
 
-    async def _forward(self, ticket: Ticket, body: bytes) -> None:
+    async def _forward(self, ticket: Ticket, body: Body) -> None:
         """The engine's answer as it is: status, headers but those of the hop, and every byte as it comes."""
         headers = _forwardable(self._headers, _NOT_FORWARDED, b"x-vllama-")
         headers.append((b"x-request-id", self._id))
-        async with self._upstreams.stream(ticket.host, ticket.port, self._target, headers, body) as response:
+        headers.append((b"content-length", b"%d" % body.size))
+        ask = Ask(self._scope["method"], self._target, headers, body.content)
+        async with self._upstreams.stream(ticket.host, ticket.port, ask) as response:
             await self._start(response, ticket)
+            seeker = None
+            if self.responses is not None and response.status_code == 200:
+                seeker = IdSeeker(self.responses, Maker(ticket.model, ticket.run))
             async for chunk in response.aiter_raw():
                 if chunk:
+                    if seeker is not None:
+                        seeker.feed(chunk)
                     self._tail = (self._tail + chunk if len(chunk) < 2 else chunk)[-2:]
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

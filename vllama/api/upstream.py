@@ -1,8 +1,9 @@
 """Connections to engines: one small keep-alive pool per engine, nothing of the environment, no timeout on an answer."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,6 +15,16 @@ ENGINES_MAX = 32
 CONNECT_TIMEOUT_S = 10.0
 
 _TIMEOUT = {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to an engine. `headers` has the body's length; `content` gives the body, as often as it is called."""
+
+    method: str
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    content: Callable[[], bytes | AsyncIterator[bytes]]
 
 
 class _Trace:
@@ -53,14 +64,12 @@ class Upstreams:
         self._engines: OrderedDict[tuple[str, int], _Engine] = OrderedDict()
 
     @asynccontextmanager
-    async def stream(
-        self, host: str, port: int, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes
-    ) -> AsyncIterator[httpx.Response]:
+    async def stream(self, host: str, port: int, ask: Ask) -> AsyncIterator[httpx.Response]:
         """The engine's answer, its body still to be read. Raises httpx.TransportError."""
         engine = await self._engine(host, port)
         engine.in_flight += 1
         try:
-            response = await _send(engine, f"http://{host}:{port}/", target, headers, body)
+            response = await _send(engine, f"http://{host}:{port}/", ask)
             try:
                 yield response
             finally:
@@ -89,14 +98,14 @@ class Upstreams:
         return engine
 
 
-async def _send(
-    engine: _Engine, url: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes
-) -> httpx.Response:
+async def _send(engine: _Engine, url: str, ask: Ask) -> httpx.Response:
     """The head of the answer. A kept connection that turns out to be closed costs one silent second try."""
     for last in (False, True):
         trace = _Trace()
-        extensions = {"target": target, "timeout": _TIMEOUT, "trace": trace}
-        request = httpx.Request("POST", url, headers=list(headers), content=body, extensions=extensions)
+        extensions = {"target": ask.target, "timeout": _TIMEOUT, "trace": trace}
+        request = httpx.Request(
+            ask.method, url, headers=list(ask.headers), content=ask.content(), extensions=extensions
+        )
         try:
             return await engine.transport.handle_async_request(request)
         except httpx.TransportError:

@@ -1,0 +1,97 @@
+"""How somebody might spell the path of an engine's development endpoint, in the hope that a proxy and an engine read it
+differently."""
+
+# As vLLM 0.32 mounts them, with what is no inference route for other reasons.
+DEVELOPMENT = (
+    "/sleep",
+    "/wake_up",
+    "/is_sleeping",
+    "/pause",
+    "/resume",
+    "/is_paused",
+    "/abort_requests",
+    "/collective_rpc",
+    "/reset_prefix_cache",
+    "/reset_mm_cache",
+    "/reset_encoder_cache",
+    "/release_kv_cache_memory",
+    "/update_weights",
+    "/start_weight_update",
+    "/finish_weight_update",
+    "/start_draft_weight_update",
+    "/update_weight_version",
+    "/weight_info",
+    "/weight_checker",
+    "/init_weight_transfer_engine",
+    "/shutdown_weight_transfer_engine",
+    "/get_world_size",
+    "/server_info",
+    "/scale_elastic_ep",
+    "/is_scaling_elastic_ep",
+    "/fault_tolerance/apply",
+    "/start_profile",
+    "/stop_profile",
+    "/invocations",
+    "/ping",
+    "/load",
+    "/version",
+    "/metrics",
+    "/tokenizer_info",
+    "/kv_event_sources",
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/fake/stats",
+)
+
+
+def _spelled(path: str) -> list[str]:
+    name = path[1:]
+    hexed = "".join(f"%{ord(char):02x}" for char in name)
+    return [
+        path,
+        f"{path}/",
+        f"//{name}",
+        f"///{name}//",
+        f"/.{path}",
+        f"/v1/..{path}",
+        f"/%2e%2e/{name}",
+        f"/%2e/{name}",
+        path.upper(),
+        path.title(),
+        f"/{hexed}",
+        f"/%25{ord(name[0]):02x}{name[1:]}",
+        f"/{name[:-1]}%{ord(name[-1]):02X}",
+        f"{path}%00",
+        f"{path}%20",
+        f"{path};a=1",
+        f"{path}?x=/v1/chat/completions",
+        f"{path}%3fx=1",
+        f"/%2f{name}",
+        f"/v1/chat/completions/..%2f..%2f..{path}",
+        f"/v1/chat/completions/../../..{path}",
+        f"/v1/chat/completions{path}",
+        f"/v1/chat/completions%23{path}",
+        f"/v1/responses/..%2f..{path}",
+        f"/v1/responses/../..{path}/cancel",
+        f"/v1/responses/{hexed}/cancel",
+        f"/v1/models/../..{path}",
+        f"/control/..{path}",
+        f"/\\{name}",
+        f"\\{name}",
+        f"http://127.0.0.1{path}",
+        f"http://127.0.0.1:33300{path}",
+        f"HTTP://localhost/{path}",
+        f"http://x/v1/chat/completions/../..{path}",
+    ]
+
+
+SPELLINGS = [
+    *dict.fromkeys(spelling for path in DEVELOPMENT for spelling in _spelled(path)),
+    "*",
+    "http://",
+    "127.0.0.1:33300",
+    "/v1/chat/completions/",
+    "//v1/chat/completions",
+    "/V1/chat/completions",
+]
+assert len(SPELLINGS) >= 1200
