@@ -52,17 +52,20 @@ def _stamp(folder: Path) -> Stamp:
     Downloads land in `blobs` as `.incomplete` and are renamed, so that folder's time changes with each; a snapshot's
     own subfolders are not looked at (weights live at its top).
     """
-    paths = [folder, folder / "refs", folder / "refs" / "main", folder / "blobs", folder / "snapshots"]
+    top = os.fspath(folder)  # plain strings: this runs for each model, each second
+    snapshots = f"{top}/snapshots"
+    paths = [top, f"{top}/refs", f"{top}/refs/main", f"{top}/blobs", snapshots]
     with suppress(OSError):  # no snapshots: the other times say so
-        for snapshot in sorted((folder / "snapshots").iterdir()):
-            paths += [snapshot, snapshot / "config.json"]  # a config is edited in place
-    times = []
-    for path in paths:
-        try:
-            times.append((path.name, path.stat().st_mtime_ns))
-        except OSError:
-            times.append((path.name, 0))
-    return tuple(times)
+        for name in sorted(os.listdir(snapshots)):
+            paths += [f"{snapshots}/{name}", f"{snapshots}/{name}/config.json"]  # a config is edited in place
+    return tuple((path, _time_of(path)) for path in paths)
+
+
+def _time_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _read_model(folder: Path) -> ModelFiles | None:
