@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,9 +68,9 @@ class GpuRig(Rig):
         assert wait_until(happened, 30), self.server.log_tail()
 
 
-def models_of(hub: Path, sizes: dict[str, int]) -> Path:
-    """A cache of chat models whose weights have these sizes, in sparse files."""
-    make_cache(hub, dict.fromkeys(sizes, "Qwen3ForCausalLM"))
+def models_of(hub: Path, sizes: Mapping[str, int], architecture: str = "Qwen3ForCausalLM") -> Path:
+    """A cache of models whose weights have these sizes, in sparse files."""
+    make_cache(hub, dict.fromkeys(sizes, architecture))
     for name, size in sizes.items():
         (path,) = (hub / ("models--" + name.replace("/", "--"))).glob("snapshots/*/model.safetensors")
         tensor = {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}

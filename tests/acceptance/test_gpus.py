@@ -77,6 +77,9 @@ def test_one_lease_over_two_gpus_or_none(on_gpus: Make) -> None:
     ids = [device["id"] for device in rig.devices()]
     assert rig.view(A)["devices"] == ids
     assert rig.argv(A)["tensor-parallel-size"] == "2"
+    environ = Path(f"/proc/{rig.stats(A)['pid']}/environ").read_bytes().split(b"\0")
+    assert f"CUDA_VISIBLE_DEVICES={','.join(ids)}".encode() in environ
+    assert b"CUDA_DEVICE_ORDER=PCI_BUS_ID" in environ
     rig.until(B, phase="asleep")
     starts = [(gpu, edge) for edge, what, gpu, _ in rig.gpus.log() if what == "start"]
     assert starts == [
