@@ -1,5 +1,6 @@
 # Everything a person runs. `make demo` and `make test` need nothing before them but python3 >= 3.11 and a C compiler.
 PYTHON := .venv/bin/python
+WORKERS := 3
 BENCHES := start switch cli mailbox models
 
 .PHONY: help setup models check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))
@@ -25,10 +26,11 @@ check: setup
 	@$(PYTHON) -m mypy
 
 test: check models
-	@$(PYTHON) -m pytest --histories=2000
+	@$(PYTHON) -m pytest -n $(WORKERS) --histories=2000 -m "not engine"
+	@$(PYTHON) -m pytest -m engine
 
 test-fast: check
-	@$(PYTHON) -m pytest --histories=200 -m "not engine"
+	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine"
 
 test-gpu: models
 	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py

