@@ -1,5 +1,6 @@
 """The command line by itself: what it costs to import, where it looks for the server, what it says when there is none."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vllama.cli import render
+from vllama.cli import control, render
 from vllama.cli.client import Client, default_url
 from vllama.cli.main import app
 from vllama.config import load_config
@@ -81,6 +82,11 @@ def test_what_is_no_url_is_a_usage_error(given: str):
         ["stop", "m"],
         ["sleep", "m"],
         ["start", "m", "--json"],
+        ["restart", "m"],
+        ["logs", "m"],
+        ["logs", "m", "-f"],
+        ["events"],
+        ["events", "-f", "--model", "m"],
     ],
     ids=" ".join,
 )
@@ -106,6 +112,35 @@ def test_without_a_server_each_command_says_so_and_exits_3(command: list[str]):
 )
 def test_usage_errors_exit_2(command: list[str]):
     assert run(*command).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["sleep", "m", "--level", "4"], ("4", "--level", "vllama sleep --help")),
+        (["start"], ("model", "vllama start --help")),
+        (["nothing"], ("nothing", "vllama --help")),
+        (["ps", "--jsno"], ("--jsno", "vllama ps --help")),
+        (["assign", "m"], ("nothing to change", "vllama assign --help")),
+        (["assign", "m", "--sleep-level", "0"], ("--sleep-level", "vllama assign --help")),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_usage_error_is_one_line_that_says_where_to_look(command: list[str], said: tuple[str, ...]):
+    words = [sys.executable, "-m", "vllama.cli.main", *command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("vllama: ")
+    assert done.stderr.count("\n") == 1
+    assert [word for word in said if word not in done.stderr] == []
+
+
+def test_exit_codes_are_what_the_page_says():
+    page = Path(__file__).resolve().parents[2] / "design" / "commands.md"
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|", page.read_text(), re.MULTILINE)
+    codes = {name: int(code) for code, name in rows if hasattr(control, name)}
+    assert codes == {"FAILED": 1, "USAGE": 2, "NO_SERVER": 3, "INTERRUPTED": 130}
+    assert codes == {name: getattr(control, name) for name in codes}
 
 
 def test_a_bad_setting_is_named_and_exits_2(tmp_path: Path):

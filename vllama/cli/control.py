@@ -1,4 +1,5 @@
-"""The commands that talk to a running server. Exit codes: 0 done, 1 the server said no, 2 usage, 3 no server."""
+"""The commands that talk to a running server. Exit codes: 0 done, 1 the server said no, 2 usage, 3 no server, 130 Ctrl-C.
+design/commands.md has the table."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from vllama.cli import render
 from vllama.cli.client import AnswerError, Client, EventReader, ServerDownError, default_url
 from vllama.cli.completion import model_names
 
-FAILED, USAGE, NO_SERVER = 1, 2, 3
+FAILED, USAGE, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 # How long the last events of a start may come after its answer.
 LAST_EVENTS_S = 1.0
 

@@ -1,8 +1,10 @@
 """The `vllama` command. Importing it costs little: no torch, no vllm, no fastapi, no rich."""
 
+import sys
+
 import typer
 
-from vllama.cli import assign, control, serve, watching
+from vllama.cli import assign, control, render, serve, watching
 
 app = typer.Typer(
     name="vllama",
@@ -26,9 +28,28 @@ app.command("wakeup", hidden=True)(control.start)
 app.command("wake_up", hidden=True)(control.start)
 
 
+# Typer hands out its errors under no public name but this one's.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
 def main() -> None:
-    """Run the command line and exit."""
-    app()
+    """Run the command line and exit; what is wrong with it is one line on stderr, as every error is."""
+    try:
+        code = app(prog_name="vllama", standalone_mode=False)
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "vllama"
+        text = error.format_message()  # type: ignore[attr-defined]  # UsageError has it, its public name does not
+        if not text or len(sys.argv) == 1:  # nothing was asked for: the help is the answer
+            sys.stderr.write(context.get_help() + "\n" if context is not None else "")
+        else:
+            render.complain(
+                f"{' '.join(text.split()).rstrip('.')}; `{command} --help` lists what can be said"
+            )
+        sys.exit(control.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(control.INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":
