@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,27 @@ def test_one_lease_over_two_gpus_or_none(on_gpus: Make) -> None:
     one_at_a_time(rig.gpus)
 
 
+def test_on_one_gpu_one_moves_at_a_time_and_gpus_do_not_wait_for_one_another(on_gpus: Make) -> None:
+    rig = on_gpus(
+        8 * GIB, 8 * GIB, yaml=f"{A}:\n  devices: [0]\n{B}:\n  devices: [0]\n{C}:\n  devices: [1]\n"
+    )
+    rig.ok(A)
+    rig.faults(f"{A}:hold_sleep")
+    with ThreadPoolExecutor(1) as pool:
+        slept = pool.submit(rig.command, "sleep", A, level=2)
+        rig.soon(lambda: ["begin", "sleep", "gpu0"] in [line[:3] for line in rig.gpus.log()])
+        with rig.asking(B) as answers:
+            rig.until(B, phase="queued")
+            rig.ok(C)
+            assert rig.view(A)["phase"] == "falling_asleep"
+            assert not rig.events("EngineSpawned", B)  # there is room, but it is not its turn
+            rig.faults()
+        assert answers == [200]
+        assert slept.result().json()["phase"] == "asleep"
+    assert rig.events("EngineGone") == []
+    assert one_at_a_time(rig.gpus) == 4
+
+
 def test_the_best_place_is_where_it_sleeps_then_where_it_fits(on_gpus: Make) -> None:
     rig = on_gpus(4 * GIB, 5 * GIB)
     first, second = (device["id"] for device in rig.devices())
@@ -137,6 +159,20 @@ def test_what_other_programs_hold_is_theirs(on_gpus: Make) -> None:
         rig.gpus.hold_by(os.getpid(), 0)
     assert answers == [200]
     assert rig.events("EngineGone") == []
+
+
+def test_a_start_whose_profile_an_outsider_spoils_is_tried_once_more(on_gpus: Make) -> None:
+    rig = on_gpus(8 * GIB)
+    rig.gpus.hold_by(os.getpid(), GIB)
+    rig.faults(f"{A}:hold_profile")
+    with rig.asking(A) as answers:
+        rig.until(A, phase="starting")
+        rig.soon(lambda: rig.gpus.held_by(rig.view(A)["pid"] or 0) > GIB)
+        rig.gpus.hold_by(os.getpid(), 0)
+        rig.faults()
+    assert answers == [200]
+    assert len(rig.events("EngineSpawned", A)) == 2
+    assert [event["why"] for event in rig.events("EngineGone", A)] == ["profiling"]
 
 
 def test_no_memory_is_503_and_says_how_much_is_free(on_gpus: Make) -> None:

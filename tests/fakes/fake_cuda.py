@@ -187,7 +187,8 @@ class Cuda:
         try:
             GpuBlock(context, self.gpus)
             loaded = GpuBlock(part, self.gpus)
-            time.sleep(self._faults("slow_profile_s"))
+            while self._faults("hold_profile"):
+                time.sleep(0.02)
             for gpu, free in zip(self.gpus, before, strict=True):
                 if gpu.free() > free - context - part:
                     sys.exit(

@@ -157,7 +157,8 @@ class Engine:
             self.kv_cache.free()
             if level == 2 or self.cuda.gpus:
                 self.weights.free()
-        await asyncio.sleep(self.faults("slow_sleep_s"))
+        for _ in iter(lambda: bool(self.faults("hold_sleep")), False):
+            await asyncio.sleep(0.02)
         if any(now < then for now, then in zip(self.cuda.free(), before, strict=True)):
             die("AssertionError: Memory usage increased after sleeping.")
         if level == 2:

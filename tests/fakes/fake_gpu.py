@@ -37,6 +37,13 @@ class FakeGpus:
         """This process, whatever it is, holds so much."""
         (self.folder / gpu / "pids" / str(pid)).write_text(f"{size} 0\n")
 
+    def held_by(self, pid: int, gpu: str = "gpu0") -> int:
+        """What this process holds, as it says itself."""
+        try:
+            return int((self.folder / gpu / "pids" / str(pid)).read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return 0
+
     def log(self) -> list[list[str]]:
         """Transitions in their order: [begin | end, what, GPU, pid]."""
         try:

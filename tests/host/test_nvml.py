@@ -165,6 +165,17 @@ def test_hidden_processes_are_estimated_from_the_device(gpus: FakeGpus) -> None:
     assert device.notes == ()
 
 
+def test_what_a_dead_neighbour_has_not_given_back_is_not_the_livings(gpus: FakeGpus) -> None:
+    gpus.add(8 * GIB)
+    gpus.set("hide_pids")
+    (device,) = found()
+    for name, pid in (("b", 1), ("a", ME)):
+        device.moving(name, {"b": [1]} if name == "a" else {})
+        gpus.hold_by(pid, GIB)
+    assert dict(device.sample({"a": [ME], "b": [1]}, []).used_by) == {"a": GIB, "b": GIB}
+    assert dict(device.sample({"a": [ME]}, []).used_by) == {"a": GIB}  # a moved last, b's memory is late
+
+
 def test_use_that_the_driver_keeps_to_itself_is_estimated_too(gpus: FakeGpus) -> None:
     gpus.add(8 * GIB)
     gpus.set("no_pid_bytes")
