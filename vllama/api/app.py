@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllama.actors import System
@@ -17,6 +17,7 @@ from vllama.api import events, instances, models, routes
 from vllama.api.access import Access, Cors, Keys, options_of
 from vllama.api.answers import error_answer, plain_answer
 from vllama.api.proxy import RETRY_AFTER_S, Proxy, StoredProxy
+from vllama.api.realtime import Realtime
 from vllama.api.stored import Responses
 from vllama.api.upstream import Upstreams
 from vllama.errors import ShuttingDown, VllamaError
@@ -73,6 +74,7 @@ def _data_routes(system: System, upstreams: Upstreams) -> Iterator[BaseRoute]:
     stored, cancel = (StoredProxy(system, upstreams, responses, suffix) for suffix in ("", "/cancel"))
     yield Route(routes.RESPONSE, stored, methods=["GET"])
     yield Route(routes.RESPONSE_CANCEL, cancel, methods=["POST"])
+    yield WebSocketRoute(routes.REALTIME, Realtime(system))
 
 
 class Options:

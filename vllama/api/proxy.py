@@ -28,7 +28,7 @@ _HOP_BY_HOP = frozenset(
     b"connection keep-alive te trailer transfer-encoding upgrade proxy-connection proxy-authenticate proxy-authorization".split()
 )
 # What is ours to say, or nobody's business upstream.
-_NOT_FORWARDED = _HOP_BY_HOP | {
+NOT_FORWARDED = _HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"expect",
@@ -202,7 +202,7 @@ class Exchange:
 
     async def _forward(self, ticket: Ticket, body: Body) -> None:
         """The engine's answer as it is: status, headers but those of the hop, and every byte as it comes."""
-        headers = _forwardable(self._headers, _NOT_FORWARDED, b"x-vllama-")
+        headers = forwardable(self._headers, NOT_FORWARDED, b"x-vllama-")
         headers.append((b"x-request-id", self._id))
         headers.append((b"content-length", b"%d" % body.size))
         ask = Ask(self._scope["method"], self._target, headers, body.content)
@@ -221,7 +221,7 @@ class Exchange:
         self._finished = True
 
     async def _start(self, response: httpx.Response, ticket: Ticket) -> None:
-        headers = _forwardable([(key.lower(), value) for key, value in response.headers.raw], _NOT_RETURNED)
+        headers = forwardable([(key.lower(), value) for key, value in response.headers.raw], _NOT_RETURNED)
         kind = header(headers, b"content-type") or ""
         self._events = kind.startswith("text/event-stream") and header(headers, b"content-length") is None
         headers += [
@@ -267,7 +267,7 @@ def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-def _forwardable(
+def forwardable(
     headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], prefix: bytes | None = None
 ) -> list[tuple[bytes, bytes]]:
     """The headers without those of the hop (those that `Connection` names too), the dropped and the prefixed."""

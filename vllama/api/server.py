@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                ws="none",
+                ws="websockets-sansio",
                 timeout_graceful_shutdown=LAST_CONNECTIONS_S,
             )
         )
