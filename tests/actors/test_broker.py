@@ -220,6 +220,12 @@ def test_on_cpu_only_starts_are_one_at_a_time() -> None:
     assert [m for (m, _), slot in story.state.slots.items() if slot.held] == ["a", "c", "d"]
 
 
+def test_nothing_is_measured_while_nobody_waits() -> None:
+    story = machine()
+    held(story, "a", 4)
+    story.later(1) >> msg.Tick() << None
+
+
 def test_what_is_unknown_is_void() -> None:
     state = BrokerState()
     for message in (

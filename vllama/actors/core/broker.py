@@ -27,7 +27,7 @@ from vllama.actors.core.messages import (
     ReturnSlot,
     Tick,
 )
-from vllama.actors.core.planning import AGAIN, VOID, BrokerDecision, measure, plan
+from vllama.actors.core.planning import AGAIN, VOID, BrokerDecision, expects_change, measure, plan
 
 __all__ = ["BrokerState", "decide", "evolve"]
 
@@ -56,7 +56,7 @@ def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:
         case Measured(epoch, devices):
             return [ev.DevicesMeasured(epoch if devices else -1, devices, now)], [AGAIN] if devices else []
         case Tick():
-            begun, effects = measure(s)
+            begun, effects = measure(s) if expects_change(s) else VOID
             return [ev.TickSet(on=False), *begun], [*effects, AGAIN]
         case DeviceFound(device, kind, total) if device not in s.devices:
             return [ev.DeviceAdded(device, kind, total)], []

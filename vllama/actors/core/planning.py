@@ -186,19 +186,21 @@ def _stand_down(s: BrokerState) -> BrokerDecision:
     return events, effects
 
 
+def expects_change(s: BrokerState) -> bool:
+    """Somebody waits, or memory is on its way back: only then is measuring worth what it takes from the engines."""
+    moving = any(lease.state in ("waiting", "returning") for lease in s.leases.values())
+    return moving or any(device.unreturned for device in s.devices.values())
+
+
 def _tick(s: BrokerState, waiting: list[Lease]) -> BrokerDecision:
     """While something is expected to change by itself, look again each second."""
-    returning = any(lease.state == "returning" for lease in s.leases.values())
-    unreturned = any(device.unreturned for device in s.devices.values())
-    if not (waiting or returning or unreturned):
+    if not expects_change(s):
         return VOID
-    events: list[ev.BrokerEvent] = []
-    effects: list[fx.BrokerEffect] = []
-    if returning and s.measured_epoch != s.epoch:
-        events, effects = measure(s) if not waiting else VOID
+    returning = any(lease.state == "returning" for lease in s.leases.values())
+    begun = measure(s) if returning and not waiting and s.measured_epoch != s.epoch else VOID
     if s.ticking:
-        return list(events), list(effects)
-    return [*events, ev.TickSet(on=True)], [*effects, fx.SetTick(TICK_S)]
+        return begun
+    return [*begun[0], ev.TickSet(on=True)], [*begun[1], fx.SetTick(TICK_S)]
 
 
 def _options(s: BrokerState, lease: Lease) -> list[tuple[str, ...]]:
@@ -278,14 +280,33 @@ def _make_room(s: BrokerState, waiting: list[Lease], now: float) -> BrokerDecisi
 
 
 def _room_for(s: BrokerState, lease: Lease, devices: tuple[str, ...], now: float) -> BrokerDecision:
-    """The next thing to do so that this lease fits on these devices."""
+    """The next thing to do so that this lease fits on these devices; with nothing left to go on any, all that is free."""
     if lease.squeeze and lease.squeezed is None:
-        return _evict_on(s, lease, devices[0], 1, now)
-    for device in devices:
-        short = _extra(s, lease, device) - s.free_bytes(device) - _coming(s, device)
-        if short > 0:
-            return _evict_on(s, lease, device, short, now)
+        needy = dict.fromkeys(devices, 1)
+    else:
+        short = {d: _extra(s, lease, d) - s.free_bytes(d) - _coming(s, d) for d in devices}
+        needy = {device: size for device, size in short.items() if size > 0}
+    for device, size in needy.items():
+        decision = _evict_on(s, lease, device, size, now)
+        if decision != VOID:
+            return decision
+    if not needy or not all(_alone(s, lease, device) for device in needy):
+        return VOID
+    if lease.squeeze:
+        return _deny(s, lease, now)
+    size = min(s.free_bytes(device) for device in devices)
+    if lease.fresh and lease.weights_bytes <= size:
+        events, effects = _book(lease, size, devices)
+        return events, [*effects, AGAIN]
     return VOID
+
+
+def _alone(s: BrokerState, lease: Lease, device: str) -> bool:
+    """Nothing is left to go on this device, or on its way back: the pinned do not count."""
+    others = [ls for ls in s.on(device) if ls.model != lease.model]
+    asleep = any(ls.state == "residue" for ls in others)
+    held = [ls for ls in s.on(device) if ls.state == "held"]
+    return not asleep and all(ls.pinned and ls.in_flight >= 0 for ls in held) and not _coming(s, device)
 
 
 def _coming(s: BrokerState, device: str) -> int:
@@ -321,18 +342,6 @@ def _evict_on(s: BrokerState, lease: Lease, device: str, short: int, now: float)
             for h in chosen
         ]
         return list(events), [fx.TellInstance(h.model, Evict(h.lease, h.level)) for h in chosen]
-    alone = (
-        all(ls.pinned and ls.in_flight >= 0 for ls in held)
-        and not awake
-        and not asleep
-        and not _coming(s, device)
-    )
-    if alone and lease.squeeze:
-        return _deny(s, lease, now)
-    size = min(s.free_bytes(d) for d in (lease.devices or (device,)))
-    if alone and lease.fresh and lease.weights_bytes <= size:
-        events_, effects_ = _book(lease, size, lease.devices or (device,))
-        return events_, [*effects_, AGAIN]
     return VOID
 
 
