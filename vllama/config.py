@@ -67,7 +67,7 @@ def _tuple(value: object) -> tuple[object, ...]:
 
 Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Name = Annotated[str, Field(pattern=r"^\S+$", max_length=200)]
+Name = Annotated[str, Field(pattern=r"^[^\s=-][^\s=]*$", max_length=200)]  # an argument of vLLM's, maybe with =PATH
 
 
 def _hf_cache() -> Path:

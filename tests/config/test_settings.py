@@ -123,6 +123,8 @@ def test_every_key_of_models_yaml(tmp_path: Path) -> None:
         ("a/b:\n  aliases: [c/d]\nc/d:\n", (":2: ", "c/d", "model of its own")),
         ("a/b:\n  lora: {x: /p}\n  aliases: [x]\n", (":2: ", "lora", "x")),
         ("a/b:\n  aliases: ['']\n", (":2: ", "aliases.0")),
+        ("a/b:\n  aliases: [--port]\n", (":2: ", "aliases.0")),
+        ("a/b:\n  lora: {x=y: /p}\n", (":2: ", "lora.x=y")),
         ("a/b:\n\tdtype: auto\n", (":2: ", "not valid YAML")),
         ("a/b:\n  extra_args: {2020-01-01: 1}\n", (":1: ", "text")),
     ],
