@@ -7,6 +7,8 @@ from starlette.responses import JSONResponse
 
 from vllama.errors import VllamaError
 
+RETRY_AFTER_S = 5.0  # where nothing better is known
+
 
 def error_body(message: str, kind: str, code: str) -> dict[str, object]:
     """OpenAI's error object; its clients read `message` and `code`."""
@@ -26,8 +28,11 @@ def error_event(error: VllamaError) -> bytes:
 def error_answer(error: VllamaError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The whole answer. Retry-After is in whole seconds and never 0: a client must not come back in a tight loop."""
     headers = dict(headers or {})
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    after_s = error.retry_after_s
+    if after_s is None and error.status_hint in (429, 503):
+        after_s = RETRY_AFTER_S
+    if after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(after_s)))
     return JSONResponse(error_of(error), error.status_hint, headers)
 
 

@@ -16,7 +16,8 @@ from vllama.actors import System
 from vllama.api import events, instances, models, routes
 from vllama.api.access import Access, Cors, Keys, options_of
 from vllama.api.answers import error_answer, plain_answer
-from vllama.api.proxy import RETRY_AFTER_S, Proxy, StoredProxy
+from vllama.api.pace import Pace
+from vllama.api.proxy import RETRY_AFTER_S, Edge, Proxy, StoredProxy
 from vllama.api.realtime import Realtime
 from vllama.api.stored import Responses
 from vllama.api.upstream import Upstreams
@@ -66,12 +67,12 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
 
 
 def _data_routes(system: System, upstreams: Upstreams) -> Iterator[BaseRoute]:
-    responses = Responses()
+    edge = Edge(system, upstreams, Responses(), Pace())
     for path in routes.JSON_PATHS:
-        yield Route(path, Proxy(system, upstreams, responses, path), methods=["POST"])
+        yield Route(path, Proxy(edge, path), methods=["POST"])
     for path in routes.FORM_PATHS:
-        yield Route(path, Proxy(system, upstreams, responses, path, form=True), methods=["POST"])
-    stored, cancel = (StoredProxy(system, upstreams, responses, suffix) for suffix in ("", "/cancel"))
+        yield Route(path, Proxy(edge, path, form=True), methods=["POST"])
+    stored, cancel = (StoredProxy(edge, suffix) for suffix in ("", "/cancel"))
     yield Route(routes.RESPONSE, stored, methods=["GET"])
     yield Route(routes.RESPONSE_CANCEL, cancel, methods=["POST"])
     yield WebSocketRoute(routes.REALTIME, Realtime(system))

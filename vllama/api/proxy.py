@@ -7,8 +7,10 @@ nothing but the paths below can be reached through vllama.
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import httpx
 from starlette.types import Receive, Scope, Send
@@ -16,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from vllama.actors import System, Ticket
 from vllama.api.answers import error_answer, error_event
 from vllama.api.body import header, wait_of
+from vllama.api.pace import Pace
 from vllama.api.request_body import Body, read_request
 from vllama.api.routes import RESPONSES
 from vllama.api.stored import IdSeeker, Maker, Responses, gone
@@ -42,20 +45,27 @@ _NOT_RETURNED = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Edge:
+    """What every endpoint of the data path shares."""
+
+    system: System
+    upstreams: Upstreams
+    responses: Responses
+    pace: Pace
+
+
 class Proxy:
     """The ASGI endpoint of one path."""
 
-    def __init__(
-        self, system: System, upstreams: Upstreams, responses: Responses, path: str, *, form: bool = False
-    ) -> None:
-        self._system = system
-        self._upstreams = upstreams
-        self._responses = responses if path == RESPONSES else None
+    def __init__(self, edge: Edge, path: str, *, form: bool = False) -> None:
+        self._edge = edge
+        self._responses = edge.responses if path == RESPONSES else None
         self._path = path
         self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(self._system, self._upstreams, self._path, scope, receive, send)
+        exchange = Exchange(self._edge, self._path, scope, receive, send)
         exchange.responses = self._responses
         exchange.form = self._form
         await exchange.run()
@@ -64,19 +74,16 @@ class Proxy:
 class StoredProxy:
     """The ASGI endpoint of what asks for a response by its id."""
 
-    def __init__(self, system: System, upstreams: Upstreams, responses: Responses, suffix: str = "") -> None:
-        self._system = system
-        self._upstreams = upstreams
-        self._responses = responses
+    def __init__(self, edge: Edge, suffix: str = "") -> None:
+        self._edge = edge
         self._suffix = suffix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response_id: str = scope["path_params"]["response_id"]
-        maker = self._responses.maker_of(response_id, self._system)
+        maker = self._edge.responses.maker_of(response_id, self._edge.system)
         # Only ids that an engine has given are known, and those are harmless in a path.
-        exchange = Exchange(
-            self._system, self._upstreams, f"{RESPONSES}/{response_id}{self._suffix}", scope, receive, send
-        )
+        path = f"{RESPONSES}/{response_id}{self._suffix}"
+        exchange = Exchange(self._edge, path, scope, receive, send)
         exchange.maker = maker
         await exchange.run()
 
@@ -88,11 +95,10 @@ class Exchange:
     maker: Maker | None = None  # the one engine that can answer, where the body names none
     form = False
 
-    def __init__(
-        self, system: System, upstreams: Upstreams, path: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        self._system = system
-        self._upstreams = upstreams
+    def __init__(self, edge: Edge, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        self._system = edge.system
+        self._upstreams = edge.upstreams
+        self._pace = edge.pace
         self._path = path
         query: bytes = scope.get("query_string", b"")
         self._target = path.encode() + (b"?" + query if query else b"")
@@ -184,6 +190,9 @@ class Exchange:
         except VllamaError as error:
             self._failure = error
             return True
+        if ticket.state != "warm":
+            self._pace.rose(ticket.wait_ms / 1000)
+        begun = time.monotonic()
         try:
             ticket.on_abort = self._abort
             if self.maker is not None and ticket.run != self.maker.run:
@@ -198,6 +207,7 @@ class Exchange:
             self._failure = self._failure or self._lost(error)
         finally:
             ticket.release()
+            self._pace.held(time.monotonic() - begun)
         return True
 
     async def _forward(self, ticket: Ticket, body: Body) -> None:
@@ -235,6 +245,7 @@ class Exchange:
     async def _fail(self, error: VllamaError) -> None:
         """Say what went wrong in the way that is still open: an answer, a last event, or a torn connection."""
         if not self._started:
+            error.retry_after_s = self._pace.retry_after_s(error)
             answer = error_answer(error, {"X-Request-Id": self._id.decode("latin-1")})
             await answer(self._scope, self._receive, self._send)
         elif self._events:
