@@ -26,6 +26,10 @@ STORE_TRUE = frozenset({
     "disable-log-stats", "disable-log-requests", "aggregate-engine-logging", "data-parallel-multi-port-external-lb",
 })  # fmt: skip
 
+# Flags that take a list as one JSON text, or one item each time they stand; every other list is one argument an item.
+JSON_LISTS = frozenset({"allowed-origins", "allowed-methods", "allowed-headers"})
+APPENDED = frozenset({"middleware"})
+
 
 def launch_spec(
     config: VllamaConfig,
@@ -124,6 +128,10 @@ def flag(name: str, value: object) -> Iterable[str]:
             return (option,)
         case False:
             return () if _flag_name(name) in STORE_TRUE else (f"--no-{_flag_name(name)}",)
+        case list() if _flag_name(name) in JSON_LISTS:
+            return (option, json.dumps(value))
+        case list() if _flag_name(name) in APPENDED:
+            return tuple(f"{option}={_text(item)}" for item in value)
         case list() | tuple():
             return (option, *map(_text, value)) if value else ()
         case _ if (text := _text(value)).startswith("-") and not isinstance(value, int | float):
