@@ -175,6 +175,22 @@ def test_a_start_whose_profile_an_outsider_spoils_is_tried_once_more(on_gpus: Ma
     assert [event["why"] for event in rig.events("EngineGone", A)] == ["profiling"]
 
 
+def test_a_start_that_runs_out_of_memory_has_one_more_evicted_and_is_tried_again(on_gpus: Make) -> None:
+    rig = on_gpus(8 * GIB)
+    rig.ok(A)
+    rig.faults(f"{B}:hang_at_start")
+    with rig.asking(B) as answers:
+        rig.until(B, phase="starting")
+        rig.soon(lambda: bool(rig.view(B)["pid"]))
+        rig.gpus.hold_by(os.getpid(), 5 * GIB)  # between the grant and vLLM's own look (trap 16)
+        rig.faults()
+    assert answers == [200]
+    assert rig.view(A)["phase"] == "asleep"
+    assert [event["why"] for event in rig.events("EngineGone", B)] == ["oom"]
+    log = Path(rig.view(B)["log"]).read_text(encoding="utf-8")
+    assert "less than desired GPU memory utilization" in log
+
+
 def test_no_memory_is_503_and_says_how_much_is_free(on_gpus: Make) -> None:
     rig = on_gpus(4 * GIB, VLLAMA_WAIT_TIMEOUT_S="1")
     rig.gpus.hold_by(os.getpid(), 3 * GIB + MIB)
