@@ -67,7 +67,9 @@ def _tuple(value: object) -> tuple[object, ...]:
 
 Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Name = Annotated[str, Field(pattern=r"^[^\s=-][^\s=]*$", max_length=200)]  # an argument of vLLM's, maybe with =PATH
+Name = Annotated[
+    str, Field(pattern=r"^[^\s=-][^\s=]*$", max_length=200)
+]  # an argument of vLLM's, maybe with =PATH
 
 
 def _hf_cache() -> Path:
