@@ -4,6 +4,7 @@ What a Host answers becomes an outcome here and nowhere else. An engine's exit i
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,8 @@ from vllama.errors import ConfigError, HostUnavailable, LaunchError
 from vllama.host.command import launch_spec
 from vllama.host.engine import Engine, EngineFault
 from vllama.host.host import DeviceInfo, Host, HostSample, ModelFiles
+
+log = logging.getLogger("vllama.actors")
 
 WAKE_BYTES_PER_S = 0.2e9  # the slowest disk that a wake or sleep is given time for
 WARM_UP_TIMEOUT_S = 300.0
@@ -68,24 +71,39 @@ class Effects:
 
     def start(self, actor: str, effect: fx.Effect, cause: int) -> None:
         """Run one slow effect of this actor; its outcome is told to the actor."""
+        work: Coroutine[Any, Any, None]
         match effect:
             case fx.Launch():
                 self._launching[actor, effect.run] = asyncio.Event()
-                self._spawn(self._launch(actor, self._models[actor], effect, cause))
+                work = self._launch(actor, self._models[actor], effect, cause)
             case fx.AwaitReady(run):
-                self._spawn(self._await_ready(actor, run, cause))
+                work = self._await_ready(actor, run, cause)
             case fx.Weigh(run):
-                self._spawn(self._weigh(actor, run, cause))
+                work = self._weigh(actor, run, cause)
             case fx.WakeEngine():
-                self._spawn(self._wake(actor, effect, cause))
+                work = self._wake(actor, effect, cause)
             case fx.SleepEngine():
-                self._spawn(self._sleep(actor, effect, cause))
+                work = self._sleep(actor, effect, cause)
             case fx.StopEngine(run):
-                self._spawn(self._kill(actor, run, self._config.stop_grace_s, cause))
+                work = self._kill(actor, run, self._config.stop_grace_s, cause)
             case fx.Kill(run):
-                self._spawn(self._kill(actor, run, 0.0, cause))
+                work = self._kill(actor, run, 0.0, cause)
             case fx.Measure(epoch):
-                self._spawn(self._measure(actor, epoch, cause))
+                work = self._measure(actor, epoch, cause)
+            case _:
+                raise TypeError(f"no slow effect: {effect!r}")
+        self._spawn(self._finish(actor, effect, cause, work))
+
+    async def _finish(
+        self, actor: str, effect: fx.Effect, cause: int, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Also a bug has an outcome: the effect has failed, and the server lives on."""
+        try:
+            await work
+        except Exception as error:
+            log.critical("bug in %r of %s: %r", effect, actor, error, exc_info=error)
+            if (outcome := _failure(effect, repr(error))) is not None:
+                self._tell(actor, outcome, cause)
 
     async def watch(self, note: Callable[[str, str], None]) -> None:
         """Turn the host's events into outcomes, for ever. `note(kind, detail)` gets what no decision hangs on."""
@@ -93,7 +111,8 @@ class Effects:
         while True:
             try:
                 events = await self._host.events(after, 30.0)
-            except HostUnavailable:
+            except Exception as error:
+                log.warning("the host's events cannot be read: %r", error)
                 await asyncio.sleep(1.0)
                 continue
             for event in events:
@@ -223,6 +242,20 @@ class Effects:
 
     def _bound(self, size: int) -> float:
         return self._config.wake_timeout_s + size / WAKE_BYTES_PER_S
+
+
+def _failure(effect: fx.Effect, why: str) -> object | None:
+    """The outcome of an effect that met a bug."""
+    match effect:
+        case fx.Launch(run):
+            return EngineExited(run, None, "launch", why)
+        case fx.AwaitReady(run) | fx.WakeEngine(run):
+            return EngineUnready(run, why)
+        case fx.SleepEngine(run):
+            return SleepFailed(run, why)
+        case fx.Measure(epoch):
+            return Measured(epoch, ())
+    return None
 
 
 def _launch_id(model: str, run: int) -> str:
