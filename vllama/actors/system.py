@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from vllama.actors.core.state import BROKER, HOST, InstanceView
 from vllama.actors.effects import Effects
 from vllama.actors.journal import Journal
 from vllama.actors.names import Route
+from vllama.actors.patience import until
 from vllama.actors.placement import need_of
 from vllama.actors.ticket import Pending, Ticket
 from vllama.actors.translate import describe, to_broker_policy, to_command, to_error, to_policy, to_settings
@@ -69,6 +70,7 @@ class System:
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
         self._running: list[asyncio.Task[None]] = []
+        self._slow: set[asyncio.Task[None]] = set()  # effects under way
         self._broker: Actor[BrokerState]
         self._effects: Effects
 
@@ -77,7 +79,7 @@ class System:
     async def start(self) -> None:
         """Open the host, find the devices, begin to listen to both. Returns while the zygote still loads."""
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-        self._effects = Effects(self.host, self.config, self._tell, self._tasks.create_task)
+        self._effects = Effects(self.host, self.config, self._tell, self._spawn)
         self._broker = Actor(
             BROKER,
             BrokerState(),
@@ -112,7 +114,7 @@ class System:
         for name, actor in self._actors.items():
             if name not in busy:
                 actor.tell(msg.Shutdown())
-        await self._until(lambda: not self._tickets, self.config.shutdown_timeout_s, hurry)
+        await until(lambda: not self._tickets, self._quiet, self.config.shutdown_timeout_s, hurry)
         for ticket in list(self._tickets.values()):
             self._abort(ticket)
         await self.cleanup_all_instances(hurry)
@@ -121,6 +123,8 @@ class System:
         for task in self._running:  # before the host: a closed host answers at once, for ever
             task.cancel()
         await self.host.close()
+        for task in list(self._slow):  # what an effect still waits for will not come any more
+            task.cancel()
         await self._stack.aclose()
         self.journal.states.clear_state()
 
@@ -128,26 +132,10 @@ class System:
         """Stop every engine and wait until all are gone, at the latest `stop_grace_s` and a little later."""
         for actor in self._actors.values():
             actor.tell(msg.Shutdown())
-        gone = self._until(
-            lambda: not any(actor.state.alive for actor in self._actors.values()),
-            self.config.stop_grace_s + 5.0,
-            hurry,
+        bound_s = self.config.stop_grace_s + 5.0
+        await until(
+            lambda: not any(a.state.alive for a in self._actors.values()), self._quiet, bound_s, hurry
         )
-        await gone
-
-    async def _until(self, done: Callable[[], bool], timeout_s: float, hurry: asyncio.Event | None) -> None:
-        """Return when `done`, when `timeout_s` has passed, or when `hurry` is set."""
-        deadline = time.monotonic() + timeout_s
-        while not done() and not (hurry is not None and hurry.is_set()):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            self._quiet.clear()
-            waits = [self._quiet.wait(), *([hurry.wait()] if hurry is not None else [])]
-            tasks = [self._tasks.create_task(_ignore(wait)) for wait in waits]
-            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                task.cancel()
 
     # --- the edge -----------------------------------------------------------------------------------------------------
 
@@ -298,6 +286,11 @@ class System:
     def _need(self, files: ModelFiles, model_config: ModelConfig) -> msg.Need:
         return need_of(files, model_config, self.config, self._effects.devices.values())
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
     def _run(self, actor: Actor[Any]) -> None:
         self._running.append(self._tasks.create_task(actor.run(), name=f"actor {actor.name}"))
 
@@ -392,7 +385,3 @@ class System:
         if alive:
             self._effects.start(actor.name, fx.Kill(run), seq)
         self._broker.tell(msg.HolderLost(actor.name), seq)
-
-
-async def _ignore(wait: Awaitable[object]) -> None:
-    await wait

@@ -1,0 +1,68 @@
+"""System's own promises: it ends, whatever its effects still wait for."""
+
+import asyncio
+from pathlib import Path
+
+from vllama.actors import System
+from vllama.config import load_config
+from vllama.errors import ShuttingDown
+from vllama.host.host import DeviceInfo, DeviceSample, HostInfo, HostSample, ModelFiles
+
+FILES = ModelFiles("m", "/none", "0", "chat", "X", 1, 1, {}, 0.0)
+RAM = DeviceInfo("cpu", "cpu", 0, "RAM", 2**33)
+
+
+class StuckHost:
+    """A host that begins every launch and ends none."""
+
+    def __init__(self) -> None:
+        self.launching = asyncio.Event()
+        self.closed = False
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def describe(self) -> HostInfo:
+        return HostInfo("here", "1", (RAM,), 2**33, {}, "off", "")
+
+    async def models(self) -> tuple[ModelFiles, ...]:
+        return (FILES,)
+
+    async def sample(self) -> HostSample:
+        return HostSample(0.0, (DeviceSample("cpu", 2**33, 2**33, {}),), 2**33)
+
+    async def events(self, after: int, wait_s: float) -> tuple[object, ...]:
+        await asyncio.Event().wait()
+        return ()
+
+    async def launch(self, spec: object) -> None:
+        self.launching.set()
+        await asyncio.Event().wait()
+
+
+def test_shutdown_ends_though_an_effect_never_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = StuckHost()
+        config = load_config({"config_dir": str(tmp_path), "transformers_cache": str(tmp_path)}, env={})
+        system = System(config, host)
+        await system.start()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(refused(system))
+            await host.launching.wait()
+            hurry = asyncio.Event()
+            hurry.set()
+            await asyncio.wait_for(system.shutdown(hurry), 20)
+        assert waiting.result() == "shutting_down"
+        assert host.closed
+
+    async def refused(system: System) -> str:
+        try:
+            await system.ensure_instance_running("m")
+        except ShuttingDown as error:
+            return error.code
+        return "admitted"
+
+    asyncio.run(run())
