@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from vllama.actors.core import effects as fx
@@ -71,35 +72,35 @@ class Effects:
 
     def start(self, actor: str, effect: fx.Effect, cause: int) -> None:
         """Run one slow effect of this actor; its outcome is told to the actor."""
-        work: Coroutine[Any, Any, None]
+        work: Callable[[], Coroutine[Any, Any, None]]
         match effect:
             case fx.Launch():
                 self._launching[actor, effect.run] = asyncio.Event()
-                work = self._launch(actor, self._models[actor], effect, cause)
+                work = partial(self._launch, actor, self._models[actor], effect, cause)
             case fx.AwaitReady(run):
-                work = self._await_ready(actor, run, cause)
+                work = partial(self._await_ready, actor, run, cause)
             case fx.Weigh(run):
-                work = self._weigh(actor, run, cause)
+                work = partial(self._weigh, actor, run, cause)
             case fx.WakeEngine():
-                work = self._wake(actor, effect, cause)
+                work = partial(self._wake, actor, effect, cause)
             case fx.SleepEngine():
-                work = self._sleep(actor, effect, cause)
+                work = partial(self._sleep, actor, effect, cause)
             case fx.StopEngine(run):
-                work = self._kill(actor, run, self._config.stop_grace_s, cause)
+                work = partial(self._kill, actor, run, self._config.stop_grace_s, cause)
             case fx.Kill(run):
-                work = self._kill(actor, run, 0.0, cause)
+                work = partial(self._kill, actor, run, 0.0, cause)
             case fx.Measure(epoch):
-                work = self._measure(actor, epoch, cause)
+                work = partial(self._measure, actor, epoch, cause)
             case _:
                 raise TypeError(f"no slow effect: {effect!r}")
         self._spawn(self._finish(actor, effect, cause, work))
 
     async def _finish(
-        self, actor: str, effect: fx.Effect, cause: int, work: Coroutine[Any, Any, None]
+        self, actor: str, effect: fx.Effect, cause: int, work: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         """Also a bug has an outcome: the effect has failed, and the server lives on."""
         try:
-            await work
+            await work()
         except Exception as error:
             log.critical("bug in %r of %s: %r", effect, actor, error, exc_info=error)
             if (outcome := _failure(effect, repr(error))) is not None:
