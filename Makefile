@@ -1,5 +1,6 @@
 # Everything a person runs. `make demo` and `make test` need nothing before them but python3 >= 3.11 and a C compiler.
 PYTHON := .venv/bin/python
+# Most tests wait for processes of their own.
 WORKERS := 3
 BENCHES := start switch cli mailbox models
 
@@ -9,7 +10,7 @@ BENCHES := start switch cli mailbox models
 help:
 	@echo "make demo         two real models behind one endpoint, end to end, on this machine"
 	@echo "make test         every check and every test, real engines included"
-	@echo "make test-fast    the same without real engines"
+	@echo "make test-fast    within a minute: no real engine, no server started for a test"
 	@echo "make test-gpu     the acceptance on this machine's NVIDIA GPUs, with a report (elsewhere: on fake ones)"
 	@echo "make check        ruff and mypy"
 	@echo "make bench-NAME   $(BENCHES): prints a table, writes bench/out/NAME.json"
@@ -30,7 +31,7 @@ test: check models
 	@$(PYTHON) -m pytest -m engine
 
 test-fast: check
-	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine"
+	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine and not slow"
 
 test-gpu: models
 	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py

@@ -23,6 +23,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=200, help="how many histories the simulation runs")
 
 
+SERVERS = {
+    "vllama_server",
+    "rig",
+    "make_rig",
+    "server",
+}  # a test that has one of these starts a server of its own
+PROCESSES = ("acceptance", "gpu", "tools")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts servers and trees of processes is `slow`: `make test-fast` leaves it out, `make test` does not."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if fixtures & SERVERS or folder in PROCESSES or item.path.name.startswith("test_processes"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def histories(request: pytest.FixtureRequest) -> int:
     """How many histories the simulation runs in this session."""

@@ -123,6 +123,7 @@ def test_what_never_ends_or_goes_too_deep_is_refused(data: bytes):
 
 
 @pytest.mark.parametrize("kind", ["one string", "numbers", "strings", "small lists", "escapes"])
+@pytest.mark.slow
 def test_nothing_of_a_large_body_is_kept_or_read_twice(kind: str):
     inside = {
         "one string": b'"' + b"A" * 8_000_000 + b'"',
