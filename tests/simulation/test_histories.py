@@ -11,3 +11,9 @@ PARTS = 4  # run side by side where there are processors
 def test_laws_hold_in_every_history(histories: int, part: int) -> None:
     for seed in range(part, histories, PARTS):
         World(seed).run()
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_laws_hold_while_the_configuration_changes(histories: int, part: int) -> None:
+    for seed in range(part, histories // 2, 2):
+        World(seed, configuring=True).run()

@@ -9,9 +9,11 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+from tests.simulation.cast import MB, Ask, Broken, Engine, Faults, Model
+from tests.simulation.laws import Laws
+from tests.simulation.memory import Memory
 from vllama.actors.actor import Actor
 from vllama.actors.core import broker, instance
 from vllama.actors.core import effects as fx
@@ -20,77 +22,11 @@ from vllama.actors.core import messages as msg
 from vllama.actors.core.broker_events import BrokerCreated
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
-from vllama.actors.core.messages import Phase
 from vllama.actors.core.state import BROKER
 from vllama.actors.journal import Journal
 
-MB = 2**20
-REST = (Phase.STOPPED, Phase.FAILED, Phase.ASLEEP, Phase.AWAKE)
-IN_TRANSITION = ("starting", "waking", "sleeping", "stopping")
 
-
-class Broken(AssertionError):
-    """A law does not hold in this history."""
-
-
-@dataclass
-class Engine:
-    """One process tree of the fake world; `memory` is what it really takes."""
-
-    model: str
-    run: int
-    devices: tuple[str, ...]
-    state: str = "launching"  # launching, starting, awake, sleeping, asleep, waking, stopping, dead
-    memory: int = 0
-    cycles: int = 0
-
-
-@dataclass
-class Ask:
-    """One request: admitted to `engine`, answered once, or left."""
-
-    model: str
-    answered: bool = False
-    left: bool = False
-    engine: Engine | None = None
-
-
-@dataclass
-class Faults:
-    """How this seed's world misbehaves: probabilities, varied by seed."""
-
-    crash_start: float = 0.0
-    hang_start: float = 0.0
-    crash_wake: float = 0.0
-    fail_wake: float = 0.0
-    fail_sleep: float = 0.0
-    crash_sleep: float = 0.0
-    crash_awake: float = 0.0
-    crash_asleep: float = 0.0
-    late_memory: float = 0.0
-    lost_memory: float = 0.0
-    host_down: float = 0.0
-    lying_footprint: float = 0.0
-    leave: float = 0.0
-    command: float = 0.0
-
-    @classmethod
-    def draw(cls, rng: random.Random) -> "Faults":
-        """Swarm: each kind of fault is off in half of the histories."""
-        return cls(**{name: rng.choice((0.0, 0.0, 0.1, 0.35)) for name in cls.__dataclass_fields__})
-
-
-@dataclass
-class Model:
-    name: str
-    weights: int
-    need: int
-    footprint: int
-    residue: int
-    policy: msg.Policy = field(default_factory=msg.Policy)
-
-
-class World:
+class World(Memory, Laws):
     """All actors, all engines, all clients of one history."""
 
     def __init__(self, seed: int, *, configuring: bool = False) -> None:
@@ -443,133 +379,3 @@ class World:
         if self.rng.random() < 0.2:  # a request meets the dead engine before its exit is told
             self.mail(engine.model, msg.EngineUnreachable(engine.run))
         self.mail(engine.model, msg.EngineExited(engine.run, code, why, "the last lines"))
-
-    # --- memory -------------------------------------------------------------------------------------------------------
-
-    def _footprint(self, engine: Engine) -> int:
-        lease = self.actors[engine.model].state.lease_bytes
-        return min(self.models[engine.model].footprint, lease)
-
-    def _linger(self, engine: Engine, size: int, owner: str) -> None:
-        """Memory that returns late, or (for a minute) not at all."""
-        if self.rng.random() < self.faults.late_memory:
-            seconds = 60.0 if self.rng.random() < self.faults.lost_memory else self.rng.random() * 5
-            for device in engine.devices:
-                self.lingering[device].append((self.now + seconds, owner, size))
-
-    def used_by(self, device: str) -> dict[str, int]:
-        used: dict[str, int] = {}
-        for engine in self.engines.values():
-            if device in engine.devices and engine.memory:
-                used[engine.model] = used.get(engine.model, 0) + engine.memory
-        for until, model, size in self.lingering[device]:
-            if until > self.now:
-                used[model] = used.get(model, 0) + size
-        return used
-
-    def measure(self, epoch: int) -> None:
-        if self.rng.random() < self.faults.host_down * 0.3:
-            self.mail(BROKER, msg.Measured(epoch, ()))
-            return
-        found = []
-        for device, total in self.devices.items():
-            used = self.used_by(device)
-            by_model = tuple((model, size) for model, size in sorted(used.items()) if model)
-            found.append(msg.DeviceMeasured(device, max(total - sum(used.values()), 0), 0, by_model))
-        self.mail(BROKER, msg.Measured(epoch, tuple(found)))
-
-    # --- laws ---------------------------------------------------------------------------------------------------------
-
-    def _transition(self, name: str, run: int, expected: tuple[str, ...], to: str) -> Engine | None:
-        """The engine, now in transition; None when it has died on its own meanwhile."""
-        engine = self.engines[name]
-        if engine.run != run:
-            self.broken(f"{name}: an effect for run {run}, the engine is {engine}")
-        if engine.state == "dead":
-            return None
-        if engine.state not in expected:
-            self.broken(f"{name}: {to} while {engine.state}")
-        engine.state = to
-        self._alone(engine)
-        return engine
-
-    def _alone(self, engine: Engine) -> None:
-        """Law 9: on CUDA transitions are one at a time; on CPU starts are."""
-        if self.actors[engine.model].state.slot_state != "held":
-            self.broken(f"{engine.model} is {engine.state} without a slot")
-        for other in self.engines.values():
-            if other is engine or not set(other.devices) & set(engine.devices):
-                continue
-            if self.actors[other.model].state.slot_state != "held":
-                continue
-            both = other.state in IN_TRANSITION and engine.state in IN_TRANSITION
-            starts = other.state == engine.state == "starting"
-            if (both and self.kind == "cuda") or starts:
-                self.broken(f"{engine} is in transition beside {other}")
-
-    def _check_memory(self, engine: Engine) -> None:
-        """Law 4, for real: what engines take is at most what the device has."""
-        if self.faults.lying_footprint:
-            return
-        for device in engine.devices:
-            used = sum(self.used_by(device).values())
-            if used > self.devices[device]:
-                self.broken(f"{device} out of memory: {used / MB:.0f} MB of {self.devices[device] / MB:.0f}")
-
-    def _check_books(self, name: str) -> None:
-        if name != BROKER:
-            return
-        for device, total in self.devices.items():
-            booked = self.broker.state.booked_bytes(device)
-            if booked > total:
-                self.broken(f"{device}: {booked / MB:.0f} MB booked of {total / MB:.0f}")
-
-    def check_rest(self) -> None:
-        """Laws 1, 5 and 6."""
-        for number, ask in self.asks.items():
-            if not ask.answered and not ask.left:
-                self.broken(f"ask {number} of {ask.model} was never answered")
-        for number, replies in self.commands.items():
-            if len(replies) != 1:
-                self.broken(f"command {number} was answered {len(replies)} times")
-        for name, actor in self.actors.items():
-            s = actor.state
-            if (
-                s.phase not in REST
-                or s.waiting
-                or s.serving
-                or s.goals
-                or s.slot_state
-                or s.lease_state == "waiting"
-            ):
-                self.broken(f"{name} is not at rest: {s}")
-            if (s.phase is Phase.AWAKE) != (s.lease_state == "held"):
-                self.broken(f"{name} is {s.phase} and its lease is {s.lease_state!r}")
-            engine = self.engines.get(name)
-            if self.closing and s.alive:
-                self.broken(f"{name} outlives the shutdown: {s}")
-            if s.alive != (engine is not None and engine.state != "dead"):
-                self.broken(f"{name}: alive is {s.alive}, the engine is {engine}")
-        self._check_rest_of_books()
-        live = {BROKER: self.broker.state, **{name: actor.state for name, actor in self.actors.items()}}
-        for folded in (self.journal.states, self.journal.fold()):
-            for name, state in live.items():
-                if folded.state(name) != state:
-                    self.broken(f"fold of {name} is not its state:\n{folded.state(name)}\n{state}")
-
-    def _check_rest_of_books(self) -> None:
-        books = self.broker.state
-        if books.slots:
-            self.broken(f"slots left: {books.slots}")
-        for lease in books.leases.values():
-            s = self.actors[lease.model].state
-            mine = lease.lease == (s.lease if lease.state == "held" else s.residue_lease)
-            if lease.state in ("waiting", "returning") or not mine or lease.evicting or lease.offered:
-                self.broken(f"lease left: {lease}, its instance is {s}")
-
-    def broken(self, what: str) -> None:
-        raise Broken(f"seed {self.seed}: {what}")
-
-    def _describe(self) -> str:
-        phases = {name: actor.state.phase.value for name, actor in self.actors.items()}
-        return f"{phases} {self.broker.state}"

@@ -1,0 +1,125 @@
+"""The laws of design/architecture.md, section 2, as assertions over a fake world. Each raises Broken with the seed."""
+
+from typing import NoReturn
+
+from tests.simulation.cast import IN_TRANSITION, MB, REST, Ask, Broken, Engine, Faults
+from vllama.actors.actor import Actor
+from vllama.actors.core import effects as fx
+from vllama.actors.core.broker_state import BrokerState
+from vllama.actors.core.instance_state import State
+from vllama.actors.core.messages import Phase
+from vllama.actors.core.state import BROKER
+from vllama.actors.journal import Journal
+
+
+class Laws:
+    """What must hold in every history; the world beside it says what is there."""
+
+    seed: int
+    kind: str
+    closing: bool
+    faults: Faults
+    journal: Journal
+    devices: dict[str, int]
+    engines: dict[str, Engine]
+    asks: dict[int, Ask]
+    commands: dict[int, list[fx.Reply]]
+    broker: Actor[BrokerState]
+    actors: dict[str, Actor[State]]
+
+    def used_by(self, device: str) -> dict[str, int]:
+        raise AssertionError("the world says this")
+
+    def _transition(self, name: str, run: int, expected: tuple[str, ...], to: str) -> Engine | None:
+        """The engine, now in transition; None when it has died on its own meanwhile."""
+        engine = self.engines[name]
+        if engine.run != run:
+            self.broken(f"{name}: an effect for run {run}, the engine is {engine}")
+        if engine.state == "dead":
+            return None
+        if engine.state not in expected:
+            self.broken(f"{name}: {to} while {engine.state}")
+        engine.state = to
+        self._alone(engine)
+        return engine
+
+    def _alone(self, engine: Engine) -> None:
+        """Law 9: on CUDA transitions are one at a time; on CPU starts are."""
+        if self.actors[engine.model].state.slot_state != "held":
+            self.broken(f"{engine.model} is {engine.state} without a slot")
+        for other in self.engines.values():
+            if other is engine or not set(other.devices) & set(engine.devices):
+                continue
+            if self.actors[other.model].state.slot_state != "held":
+                continue
+            both = other.state in IN_TRANSITION and engine.state in IN_TRANSITION
+            starts = other.state == engine.state == "starting"
+            if (both and self.kind == "cuda") or starts:
+                self.broken(f"{engine} is in transition beside {other}")
+
+    def _check_memory(self, engine: Engine) -> None:
+        """Law 4, for real: what engines take is at most what the device has."""
+        if self.faults.lying_footprint:
+            return
+        for device in engine.devices:
+            used = sum(self.used_by(device).values())
+            if used > self.devices[device]:
+                self.broken(f"{device} out of memory: {used / MB:.0f} MB of {self.devices[device] / MB:.0f}")
+
+    def _check_books(self, name: str) -> None:
+        if name != BROKER:
+            return
+        for device, total in self.devices.items():
+            booked = self.broker.state.booked_bytes(device)
+            if booked > total:
+                self.broken(f"{device}: {booked / MB:.0f} MB booked of {total / MB:.0f}")
+
+    def check_rest(self) -> None:
+        """Laws 1, 5 and 6."""
+        for number, ask in self.asks.items():
+            if not ask.answered and not ask.left:
+                self.broken(f"ask {number} of {ask.model} was never answered")
+        for number, replies in self.commands.items():
+            if len(replies) != 1:
+                self.broken(f"command {number} was answered {len(replies)} times")
+        for name, actor in self.actors.items():
+            s = actor.state
+            if (
+                s.phase not in REST
+                or s.waiting
+                or s.serving
+                or s.goals
+                or s.slot_state
+                or s.lease_state == "waiting"
+            ):
+                self.broken(f"{name} is not at rest: {s}")
+            if (s.phase is Phase.AWAKE) != (s.lease_state == "held"):
+                self.broken(f"{name} is {s.phase} and its lease is {s.lease_state!r}")
+            engine = self.engines.get(name)
+            if self.closing and s.alive:
+                self.broken(f"{name} outlives the shutdown: {s}")
+            if s.alive != (engine is not None and engine.state != "dead"):
+                self.broken(f"{name}: alive is {s.alive}, the engine is {engine}")
+        self._check_rest_of_books()
+        live = {BROKER: self.broker.state, **{name: actor.state for name, actor in self.actors.items()}}
+        for folded in (self.journal.states, self.journal.fold()):
+            for name, state in live.items():
+                if folded.state(name) != state:
+                    self.broken(f"fold of {name} is not its state:\n{folded.state(name)}\n{state}")
+
+    def _check_rest_of_books(self) -> None:
+        books = self.broker.state
+        if books.slots:
+            self.broken(f"slots left: {books.slots}")
+        for lease in books.leases.values():
+            s = self.actors[lease.model].state
+            mine = lease.lease == (s.lease if lease.state == "held" else s.residue_lease)
+            if lease.state in ("waiting", "returning") or not mine or lease.evicting or lease.offered:
+                self.broken(f"lease left: {lease}, its instance is {s}")
+
+    def broken(self, what: str) -> NoReturn:
+        raise Broken(f"seed {self.seed}: {what}")
+
+    def _describe(self) -> str:
+        phases = {name: actor.state.phase.value for name, actor in self.actors.items()}
+        return f"{phases} {self.broker.state}"
