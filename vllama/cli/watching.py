@@ -2,6 +2,7 @@
 
 import json as jsonlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -22,9 +23,9 @@ def logs(
     server: Server = None,
 ) -> None:
     """Show the log of a model's engine."""
-    with open_client(server) as client:
+    with _until_interrupted(), open_client(server) as client:
         path = f"/control/logs?model={quote(model, safe='')}&lines={lines}&follow={int(follow)}"
-        for part in _until_interrupted(client.stream(path)):
+        for part in client.stream(path):
             render.raw(part)
 
 
@@ -39,7 +40,7 @@ def events(
 ) -> None:
     """Print all that has happened, one JSON object a line; first the state before it, so that a saved file can be folded."""
     del json  # the lines are JSON in any case
-    with open_client(server) as client:
+    with _until_interrupted(), open_client(server) as client:
         actor = None
         if model is not None:
             card = client.get(f"/v1/models/{quote(model, safe='/')}")
@@ -54,7 +55,7 @@ def events(
                 render.say(jsonlib.dumps(kept, ensure_ascii=False))
         if follow:
             query = f"&model={quote(actor, safe='')}" if actor else ""
-            for row in _until_interrupted(_sent(client, f"/debug/events?since={last}{query}")):
+            for row in _sent(client, f"/debug/events?since={last}{query}"):
                 render.say(jsonlib.dumps(row, ensure_ascii=False))
 
 
@@ -74,9 +75,10 @@ def _sent(client: Client, path: str) -> Iterator[dict[str, Any]]:
             yield jsonlib.loads(line[5:])
 
 
-def _until_interrupted(items: Iterator[Any]) -> Iterator[Any]:
-    """Ctrl-C is how one stops following: no error."""
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Ctrl-C is how one stops following: no error, wherever it falls."""
     try:
-        yield from items
+        yield
     except KeyboardInterrupt:
         return
