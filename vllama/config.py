@@ -42,6 +42,14 @@ def _share(value: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+
+
+def _level(value: object) -> object:
+    """The environment gives text."""
+    return int(value) if isinstance(value, str) and value.strip() in ("1", "2", "3") else value
+
+
+Level = Annotated[Literal[1, 2, 3], BeforeValidator(_level)]
 Share = Annotated[float | Literal["auto"], BeforeValidator(_share)]
 
 
@@ -80,6 +88,9 @@ def _hf_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
+PRIORITY_LIMIT = 1000  # of either sign
+
+
 class VllamaConfig(BaseModel):
     """The server's settings. Each field `x` can be given as `VLLAMA_X`."""
 
@@ -88,10 +99,13 @@ class VllamaConfig(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(33258, ge=0, le=65535)
+    ollama_port: int | None = Field(
+        None, ge=0, le=65535
+    )  # listen there too: 11434 is where Ollama's clients look
     vllm_port_start: int = Field(33300, ge=1, le=65535)
     vllm_port_end: int = Field(34300, ge=1, le=65535)
     unload_timeout: float = Field(1800, gt=0)
-    unload_mode: Literal[1, 2, 3] = 2
+    unload_mode: Level = 2
     config_dir: Path = Field(default_factory=lambda: Path("~/.vllama").expanduser())
     transformers_cache: Path = Field(default_factory=_hf_cache)
 
@@ -106,18 +120,33 @@ class VllamaConfig(BaseModel):
     engine_start: Literal["auto", "fork", "exec"] = "auto"
     engine_python: str = ""
     engine_entry: str = ""
-    sleep_level: Literal[1, 2, 3] = 2
+    sleep_level: Level = 2
+    sleep_ram_max_bytes: Bytes | None = None  # of the host, for level-1 sleepers of GPUs; unset: half of it
     kv_default_max: Bytes = 2**28
 
+    policy: Literal["cost", "lru"] = "cost"  # who goes when memory is short, and who is next
+    workers: int = Field(1, ge=1, le=64)  # processes that serve requests; 1: this one, and no other
+    worker_answer_s: float = Field(10, gt=0)  # one that does not give tickets back for so long is killed
     queue_max: int = Field(1024, ge=1)
+    priority_max: int = Field(0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)  # what a request may ask for itself
     mailbox_max: int = Field(4096, ge=1)
     body_bytes_max: Bytes = 2**30
+    head_bytes_max: Bytes = 2**16  # of a request
+    head_timeout_s: float = Field(
+        30, gt=0
+    )  # a client that has connected, or begun a request, has so long for its head
+    body_timeout_s: float = Field(60, gt=0)  # and so long for each next piece of its body
     wait_timeout_s: float = Field(600, gt=0)
     max_wait_s: float = Field(60, gt=0)
     busy_grace_s: float = Field(10, ge=0)
     drain_timeout_s: float | None = None
     memory_return_timeout_s: float = Field(10, gt=0)
     stop_timeout_s: float = Field(6 * 3600, gt=0)
+    pin_idle_s: float = Field(5, gt=0)  # idle for so long, a level-1 model sleeps and wakes once
+    residue_growth_max_bytes: Bytes = (
+        2**30
+    )  # a sleeper that holds so much more than at first is stopped next time
+    wake_misses_max: int = Field(2, ge=1)  # failed wakes from a level after which it is not used any more
     stop_grace_s: float = Field(10, ge=0)
     shutdown_timeout_s: float = Field(30, ge=0)
     start_timeout_s: float = Field(1800, gt=0)
@@ -131,6 +160,10 @@ class VllamaConfig(BaseModel):
     journal_lifecycle_max: int = Field(50_000, ge=100)
     journal_requests_max: int = Field(10_000, ge=100)
     log_max_bytes: Bytes = 2**26
+    metrics_timeout_s: float = Field(2, gt=0)  # how long GET /metrics waits for the engines' own figures
+    otel_endpoint: str = (
+        ""  # spans go to /v1/traces there (OTLP over HTTP); else where OTEL_EXPORTER_OTLP_ENDPOINT says
+    )
 
     @property
     def sources(self) -> dict[str, str]:
@@ -140,6 +173,10 @@ class VllamaConfig(BaseModel):
     @property
     def models_file(self) -> Path:
         return self.config_dir / "models.yaml"
+
+    @property
+    def footprints_file(self) -> Path:
+        return self.config_dir / "footprints.json"
 
     @property
     def logs_dir(self) -> Path:
@@ -160,7 +197,9 @@ class ModelConfig(BaseModel):
     extra_args: dict[str, Any] = Field(default_factory=dict)
     sleep_level: Literal[1, 2, 3] | None = None
     pinned: bool = False
+    priority: int = Field(0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)  # higher: sooner served, later evicted
     unload_timeout: float | None = Field(None, gt=0)
+    unload_mode: Literal[1, 2, 3] | None = None
     kv_cache_memory: Bytes | None = None
     engine_python: str = ""
     env: dict[str, str] = Field(default_factory=dict)

@@ -36,6 +36,12 @@ class ModelUnknown(VllamaError):
     code, type, status_hint = "model_not_found", "invalid_request_error", 404
 
 
+class RouteUnserved(VllamaError):
+    """Models of this kind have no such route."""
+
+    code, type, status_hint = "route_unserved", "invalid_request_error", 404
+
+
 class Overtaken(VllamaError):
     """Another command, or requests that waited, made this command void."""
 
@@ -58,6 +64,12 @@ class ResponseUnknown(VllamaError):
     """No living engine has made a response of this id."""
 
     code, type, status_hint = "response_not_found", "invalid_request_error", 404
+
+
+class RequestUnknown(VllamaError):
+    """The journal holds no request of this id (any more)."""
+
+    code, type, status_hint = "request_not_found", "invalid_request_error", 404
 
 
 class QueueFull(VllamaError):
@@ -112,3 +124,25 @@ class LaunchError(VllamaError):
     """The host could not create the process at all (no port, no interpreter, no memory for a fork)."""
 
     code, status_hint = "launch_failed", 502
+
+
+class PullFailed(VllamaError):
+    """A model could not be brought from the hub; what has come of it is kept for the next try."""
+
+    code, status_hint = "pull_failed", 502
+
+
+class ModelInUse(VllamaError):
+    """The model's files cannot go while its engine is there."""
+
+    code, type, status_hint = "model_in_use", "conflict_error", 409
+
+
+class JournalBroken(VllamaError):
+    """A saved journal cannot be read or folded; `line` is where."""
+
+    code, type, status_hint = "journal_broken", "invalid_request_error", 400
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line

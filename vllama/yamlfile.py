@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.reader import ReaderError
 
 from vllama.errors import ConfigError
 
@@ -42,7 +43,12 @@ def read(path: Path, example: str) -> Document:
 
 def parse(path: Path, text: str, example: str) -> Document:
     """The same of a text that is, or is to be, in the file. Raises ConfigError."""
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        words = f"{path}:{line}: not valid YAML: the character U+{error.character:04X} may not stand in it"
+        raise ConfigError(words) from error
     try:
         node = loader.get_single_node()
         if node is None:
@@ -50,6 +56,9 @@ def parse(path: Path, text: str, example: str) -> Document:
         if not isinstance(node, yaml.MappingNode):
             line = node.start_mark.line + 1
             raise ConfigError(f"{path}:{line}: expected `key: value` lines, for example {example!r}")
+        if knot := _knot(node, set(), set()):
+            line = knot.start_mark.line + 1
+            raise ConfigError(f"{path}:{line}: not valid YAML: what this anchor (`&...`) names holds itself")
         lines = dict(_lines(path, node, ()))
         tree = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -58,6 +67,15 @@ def parse(path: Path, text: str, example: str) -> Document:
         raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid YAML: it is nested too deeply") from error
+    except (
+        AttributeError,
+        LookupError,
+    ) as error:  # what PyYAML's constructors raise at `!!bool x`, `!!timestamp x`
+        raise ConfigError(
+            f"{path}: not valid YAML: a value is not of the kind that its tag (`!!...`) says"
+        ) from error
     finally:
         loader.dispose()
     return Document(path, {str(key): value for key, value in tree.items()}, lines)
@@ -74,6 +92,20 @@ def _lines(path: Path, node: yaml.MappingNode, above: Place) -> Iterator[tuple[P
         yield (*above, name), line
         if isinstance(value, yaml.MappingNode) and len(above) < 8:
             yield from _lines(path, value, (*above, name))
+
+
+def _knot(node: yaml.Node, above: set[yaml.Node], done: set[yaml.Node]) -> yaml.Node | None:
+    """A node that holds itself by an alias, which no setting can and YAML allows; each node is looked at once."""
+    if node in above:
+        return node
+    if node in done or not isinstance(node, yaml.CollectionNode):
+        return None
+    above.add(node)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(value,) for value in node.value]
+    found = next(filter(None, (_knot(value, above, done) for pair in pairs for value in pair)), None)
+    above.remove(node)
+    done.add(node)
+    return found
 
 
 # Pydantic's words for those who do not know Python.

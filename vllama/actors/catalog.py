@@ -18,6 +18,8 @@ from vllama.host.host import Host, ModelFiles
 LOOK_S = 1.0
 LOOK_S_MAX = 10.0
 LOOK_PART = 0.05  # of one thread's time: a huge cache on a slow disk is looked at less often
+# Flags that make another kind of a model than its architecture says.
+RUNNERS = frozenset({"runner", "convert", "task"})
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,12 @@ class Catalog:
     def of(self, model: str) -> ModelConfig:
         """The entry of a model, by its id."""
         return self.configs.get(model) or ModelConfig()
+
+    def kind_of(self, model: str) -> str:
+        """What a model surely does; "" where its entry tells vLLM to run it as something else."""
+        files = self.files.get(model)
+        given = {name.strip().lstrip("-").replace("_", "-") for name in self.of(model).extra_args}
+        return files.kind if files is not None and not given & RUNNERS else ""
 
     async def ready(self) -> None:
         """Returns when the cache has been looked at once."""

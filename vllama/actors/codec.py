@@ -24,7 +24,8 @@ def encode(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = (f.name for f in dataclasses.fields(value) if not f.metadata.get("derived"))
+        return {name: encode(getattr(value, name)) for name in kept}
     if isinstance(value, dict):
         if any(not isinstance(key, str) for key in value):
             return [[encode(key), encode(item)] for key, item in value.items()]

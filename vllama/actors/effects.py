@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from vllama.actors.calibration import Calibration
 from vllama.actors.core import effects as fx
 from vllama.actors.core.messages import (
+    Calibrate,
     DeviceMeasured,
     EngineAsleep,
     EngineExited,
@@ -65,6 +67,7 @@ class Effects:
         self._ports: dict[str, int] = {}
         self._residues: dict[str, int] = {}  # by model: what it held the last time it slept on a GPU
         self.devices: dict[str, DeviceInfo] = {}
+        self.calibration = Calibration(config, self.devices)
 
     def register(self, files: ModelFiles, model_config: ModelConfig) -> None:
         """A model that may be launched from now on."""
@@ -130,10 +133,22 @@ class Effects:
         run, launch_id = effect.run, _launch_id(model, effect.run)
         files, model_config = about
         devices = tuple(self.devices[d] for d in effect.devices)
-        lease_bytes, port = effect.lease_bytes, self._ports.get(model, 0)
+        port = self._ports.get(model, 0)
         self._owners[launch_id] = (model, run)
         try:
-            spec = launch_spec(self._config, model_config, files, devices, lease_bytes, launch_id, port)
+            lease = effect.lease_bytes
+            known = self.calibration.launching(run, files, model_config, devices, lease)
+            spec = launch_spec(
+                self._config,
+                model_config,
+                files,
+                devices,
+                lease,
+                launch_id,
+                port,
+                sleep_mode=effect.sleep_mode,
+                footprint=known,
+            )
             proc = await self._host.launch(spec)
         except (LaunchError, HostUnavailable, ConfigError) as error:
             if self._owners.pop(launch_id, None) is not None:
@@ -156,6 +171,7 @@ class Effects:
             if fault.reason != "exited":  # its exit is told by the host, with the log's last lines
                 self._tell(model, EngineUnready(run, fault.reason), cause)
         else:
+            self.calibration.up(model, run)
             self._tell(model, EngineReady(run, tuple(steps.items())), cause)
 
     async def _wake(self, model: str, effect: fx.WakeEngine, cause: int) -> None:
@@ -165,14 +181,20 @@ class Effects:
         except EngineFault as fault:
             self._tell(model, EngineUnready(effect.run, fault.reason), cause)
         else:
+            self.calibration.up(model, effect.run)
             self._tell(model, EngineReady(effect.run, tuple(steps.items())), cause)
 
     async def _weigh(self, model: str, run: int, cause: int) -> None:
         footprint = await self._used_by(_launch_id(model, run))
+        need = self.calibration.weighed(model, run, footprint)
         self._tell(model, EngineWeighed(run, footprint), cause)
+        if need is not None:
+            self._tell(model, Calibrate(need), cause)
+            await self.calibration.keep()
 
     async def _sleep(self, model: str, effect: fx.SleepEngine, cause: int) -> None:
         engine, begun = self._engines[model], time.monotonic()
+        self.calibration.down(model)
         try:
             await engine.sleep(effect.level, self._bound(effect.footprint_bytes))
             residue = await self._residue(model, engine.launch_id, effect.footprint_bytes)
@@ -182,8 +204,11 @@ class Effects:
             took_s = round(time.monotonic() - begun, 4)
             freed = max(effect.footprint_bytes - residue, 0) if effect.footprint_bytes else 0
             self._tell(model, EngineAsleep(effect.run, effect.level, residue, freed, took_s), cause)
+            self.calibration.slept(model, effect.run, effect.level, residue)
+            await self.calibration.keep()
 
     async def _kill(self, model: str, run: int, grace_s: float, cause: int) -> None:
+        self.calibration.down(model)
         if (launching := self._launching.get((model, run))) is not None:
             await launching.wait()
         try:

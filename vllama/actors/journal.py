@@ -11,13 +11,14 @@ import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vllama.actors.codec import VERSION, decode, decode_event, encode, encode_event
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.events import REQUEST_EVENTS, Event
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, Folded, StateManager
+from vllama.actors.tally import Tally
 
 SEGMENT = 1000
 BACKLOG_MAX = 1000  # records that wait for one reader; past that it gets a gap
@@ -39,6 +40,12 @@ class Gap(NamedTuple):
 
     first: int
     last: int
+
+
+class Reader(Protocol):
+    """Told of each record as it is written, within the turn: it must be quick, and must not tell anybody."""
+
+    def push(self, record: Record) -> None: ...
 
 
 class Ring:
@@ -132,18 +139,22 @@ class Journal:
         self._lifecycle = Ring(lifecycle_max)
         self._requests = Ring(requests_max)
         self._snapshots: deque[tuple[int, float, StateManager]] = deque([(0, clock(), StateManager())])
-        self._subscriptions: list[Subscription] = []
+        self.tally = Tally()
+        self._readers: list[Reader] = [self.tally]
         self._live: set[str] = set()
+        self._changed: set[str] = set()  # since the latest snapshot
 
     def follow(self, actor: str, state: Folded) -> None:
         """From now on `states` shows this state, which its actor evolves itself: no event is folded twice."""
         self.states.put(actor, state)
         self._live.add(actor)
+        self._changed.add(actor)
 
     def append(self, actor: str, cause: tuple[str, int], event: Event, at: float) -> int:
         """Write one record; returns its sequence number."""
         if self.seq - self._snapshots[-1][0] >= SEGMENT:
             self._snapshot()
+        self._changed.add(actor)
         seq = self.seq = self.seq + 1
         record = Record(seq, at, actor, cause, event)
         ring = self._requests if type(event) in REQUEST_EVENTS else self._lifecycle
@@ -153,8 +164,8 @@ class Journal:
         held.append(record)
         if actor not in self._live:
             self.states.apply(actor, event)
-        for subscription in self._subscriptions:
-            subscription.push(record)
+        for reader in self._readers:
+            reader.push(record)
         return seq
 
     def subscribe(
@@ -164,8 +175,16 @@ class Journal:
         wanted = Filter(actor, kinds)
         gap, held = (None, ()) if since is None else self.read(since, wanted)
         subscription = Subscription(self, wanted, held, gap)
-        self._subscriptions.append(subscription)
+        self._readers.append(subscription)
         return subscription
+
+    def now(self) -> float:
+        """By the clock of its records."""
+        return self._clock()
+
+    def attach(self, reader: Reader) -> None:
+        """From now on this reader is told of every record, until `forget`."""
+        self._readers.append(reader)
 
     def read(self, since: int, wanted: Filter) -> tuple[Gap | None, tuple[Record, ...]]:
         """What is held after `since`, and the gap if a ring that the filter covers has lost something after it."""
@@ -177,18 +196,26 @@ class Journal:
         gap = Gap(since + 1, lost) if lost > since else None
         return gap, tuple(r for r in self.records() if r.seq > since and wanted.wants(r))
 
-    def forget(self, subscription: Subscription) -> None:
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
+    def forget(self, reader: Reader) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
 
     def records(self) -> Iterable[Record]:
         """Everything held, in order of sequence."""
         return heapq.merge(self._lifecycle.records, self._requests.records, key=lambda r: r.seq)
 
+    def still(self) -> Iterable[Record]:
+        """The same, as it is now: for a reader in another thread."""
+        return heapq.merge(tuple(self._lifecycle.records), tuple(self._requests.records), key=lambda r: r.seq)
+
+    def base(self) -> tuple[int, StateManager]:
+        """The number of the oldest snapshot that can be folded on, and a copy of it."""
+        seq, _, base = self._oldest()
+        return seq, base.copy()
+
     def fold(self) -> StateManager:
         """The state by the journal alone, from the oldest snapshot that can be folded on."""
-        seq, _, base = self._oldest()
-        states = base.copy()
+        seq, states = self.base()
         for record in self.records():
             if record.seq > seq:
                 states.apply(record.actor, record.event)
@@ -212,7 +239,9 @@ class Journal:
         }
 
     def _snapshot(self) -> None:
-        self._snapshots.append((self.seq, self._clock(), self.states.copy()))
+        states = self.states.copy_since(self._snapshots[-1][2], self._changed)
+        self._snapshots.append((self.seq, self._clock(), states))
+        self._changed.clear()
         lost = max(self._lifecycle.lost, self._requests.lost)
         while len(self._snapshots) > 1 and self._snapshots[0][0] < lost:
             self._snapshots.popleft()

@@ -1,9 +1,11 @@
-"""Which model a name means: its id, an alias, an adapter's name, or the part after the slash where that is unique.
+"""Which model a name means: its id, an alias, an adapter's name, or the part after the slash where that is unique; in any case of
+letters where no other name is written so.
 
 A table is built when the cache or models.yaml has changed, and only looked up on the request path.
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,6 +36,9 @@ class Names:
                 self._routes.setdefault(alias, Route(model, model))
             for adapter in config.lora:
                 self._routes.setdefault(adapter, Route(model, adapter))
+        self._folded: dict[str, list[Route]] = {}  # clients of other servers write names in small letters
+        for name, route in self._routes.items():
+            self._folded.setdefault(name.casefold(), []).append(route)
         self._short: dict[str, list[str]] = {}
         for model in self.ids:
             self._short.setdefault(_short(model), []).append(model)
@@ -42,8 +47,12 @@ class Names:
         """None for a name that means no model, or more than one."""
         if (route := self._routes.get(name)) is not None:
             return route
-        meant = self._short.get(name.casefold(), ())
-        return Route(meant[0], meant[0]) if len(meant) == 1 else None
+        folded = name.casefold()
+        meant = self._short.get(folded, ())
+        if len(meant) == 1:
+            return Route(meant[0], meant[0])
+        routes = self._folded.get(folded, ())
+        return routes[0] if len(routes) == 1 else None
 
     def unknown(self, name: str, where: str) -> ModelUnknown:
         """The error for a name that `find` does not know: what it might mean, or what to do."""
@@ -51,8 +60,12 @@ class Names:
         if len(meant) > 1:
             return ModelUnknown(f"{name!r} is ambiguous: it may be {' or '.join(meant)}", model=name)
         near = self._nearest(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`vllama pull` brings a model into the cache"
-        return ModelUnknown(f"no complete model {name!r} in {where}; {hint}", model=name)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        bring = f"vllama pull {shlex.quote(name)}"
+        return ModelUnknown(
+            f"no complete model {name!r} in {where}; {hint}`{bring}` brings a model of Hugging Face's hub there",
+            model=name,
+        )
 
     def _nearest(self, name: str) -> list[str]:
         """The nearest names, by the whole and by the part after the slash, whatever the case."""

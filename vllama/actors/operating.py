@@ -22,7 +22,7 @@ async def reload(system: System) -> dict[str, Any]:
     """models.yaml is read now, not within a second: what is wrong with it, and which engines need a restart for it."""
     await system.catalog.reload()
     needed = {view.model: list(view.restart_needed) for view in system.ps() if view.restart_needed}
-    return {"problem": system.catalog.problem, "restart_needed": needed}
+    return {"problem": system.problem, "restart_needed": needed}
 
 
 @dataclass

@@ -1,27 +1,42 @@
 """What a model needs and of which devices: its entry in models.yaml against what this machine has. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from vllama.actors.core import messages as msg
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
-from vllama.host.estimate import estimate, world_size
+from vllama.host.estimate import Footprint, calibrated, estimate, world_size
 from vllama.host.host import DeviceInfo, ModelFiles
+
+NOTHING: Mapping[str, Footprint] = MappingProxyType({})
 
 
 def need_of(
-    files: ModelFiles, model: ModelConfig, config: VllamaConfig, devices: Iterable[DeviceInfo]
+    files: ModelFiles,
+    model: ModelConfig,
+    config: VllamaConfig,
+    devices: Iterable[DeviceInfo],
+    measured: Mapping[str, Footprint] = NOTHING,
 ) -> msg.Need:
-    """The need of each device, and the devices' ids: none named means that any one will do. Raises ConfigError."""
+    """The need of each device, and the devices' ids: none named means that any one will do. What was measured, by device,
+    replaces the guessed part of the estimate. Raises ConfigError.
+
+    On CPU a level-1 sleeper's weights stay where they are: they are its residue, and no copy beside it."""
     found = tuple(devices)
     gpus = {device.index: device for device in found if device.kind == "cuda"}
     if not gpus:  # `devices` are GPUs; where there are none, engines run on CPU
-        size = estimate(files, model, config, found[0])
+        size = calibrated(
+            estimate(files, model, config, found[0]), measured.get(found[0].id), model, found[0]
+        )
         return msg.Need(size.need_bytes, size.weights_bytes)
     chosen = _chosen(files.id, model, gpus)
     roomiest = max(chosen or gpus.values(), key=lambda device: device.total_bytes)
-    size = estimate(files, model, config, roomiest)
-    return msg.Need(size.need_bytes, size.weights_bytes, tuple(device.id for device in chosen))
+    known = [measured[gpu.id] for gpu in chosen or gpus.values() if gpu.id in measured]
+    most = max(known, key=lambda footprint: footprint.awake_bytes - footprint.kv_bytes, default=None)
+    size = calibrated(estimate(files, model, config, roomiest), most, model, roomiest)
+    copy_bytes = size.copy_bytes * max(len(chosen), 1)
+    return msg.Need(size.need_bytes, size.weights_bytes, tuple(device.id for device in chosen), copy_bytes)
 
 
 def _chosen(name: str, model: ModelConfig, gpus: dict[int, DeviceInfo]) -> tuple[DeviceInfo, ...]:

@@ -49,14 +49,16 @@ class Ticket:
 class Pending:
     """An ask that is not yet answered. A warm one is answered before `tell` returns, and no future is made."""
 
-    __slots__ = ("_error", "_future", "_ticket", "begun", "model")
+    __slots__ = ("_error", "_future", "_then", "_ticket", "ask", "begun", "model")
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, ask: int, model: str) -> None:
+        self.ask = ask
         self.model = model
         self.begun = time.perf_counter()
         self._ticket: Ticket | None = None
         self._error: VllamaError | None = None
         self._future: asyncio.Future[Ticket] | None = None
+        self._then: Callable[[], None] | None = None
 
     def waited_ms(self) -> float:
         return (time.perf_counter() - self.begun) * 1000
@@ -65,17 +67,25 @@ class Pending:
         self._ticket = ticket
         if self._future is not None and not self._future.done():
             self._future.set_result(ticket)
+        if self._then is not None:
+            asyncio.get_running_loop().call_soon(self._then)
 
     def refuse(self, error: VllamaError) -> None:
         self._error = error
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+        if self._then is not None:
+            asyncio.get_running_loop().call_soon(self._then)
 
     def answered(self) -> Ticket | None:
         """The ticket, if it is there; raises the refusal, if that is."""
         if self._error is not None:
             raise self._error
         return self._ticket
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call this once it is answered, never within the turn that answers. For who waits without a task."""
+        self._then = call
 
     async def wait(self, wait_s: float | None) -> Ticket:
         """Raises the refusal, TimeoutError after `wait_s`. If the caller is cancelled, a ticket that crossed is released."""

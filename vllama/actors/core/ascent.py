@@ -3,12 +3,11 @@
 from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
 from vllama.actors.core import moves as mv
-from vllama.actors.core import refusals
+from vllama.actors.core import refusals, urgency
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import (
     Acquire,
     CancelEvict,
-    Candidate,
     EngineLaunched,
     EngineReady,
     EngineUnready,
@@ -30,11 +29,14 @@ from vllama.actors.core.moves import VOID, Decision, join
 def stopped(s: State, m: InstanceMessage, now: float) -> Decision:
     """Stopped and failed: an acquire starts it, unless it failed a moment ago or too often."""
     match m:
-        case Acquire(ask) if s.phase is Phase.FAILED or now < s.not_before:
+        case Acquire(ask, request) if s.phase is Phase.FAILED or now < s.not_before:
             given_up = s.phase is Phase.FAILED
-            return mv.refuse([ask], refusals.start_failed(s, s.error, s.not_before, now, given_up=given_up))
-        case Acquire(ask):
-            return join(([ev.AskQueued(ask)], []), mv.want_lease(s, now, fresh=True))
+            refusal = refusals.start_failed(s, s.error, s.not_before, now, given_up=given_up)
+            return mv.refuse_at_once(ask, request, refusal)
+        case Acquire():
+            return join(
+                mv.queue(m), mv.want_lease(s, now, fresh=True, highest=urgency.with_one_more(s, m.priority))
+            )
         case Start(command):
             taken: Decision = [ev.FailuresCleared(), ev.CommandTaken(command, "start", 0)], []
             return join(taken, mv.want_lease(s, now, fresh=True))
@@ -50,18 +52,20 @@ def queued(s: State, m: InstanceMessage, now: float) -> Decision:
     """Waiting for the lease, then for the slot."""
     rest = Phase.ASLEEP if s.alive else Phase.STOPPED
     match m:
-        case Acquire(ask):
-            return mv.enqueue(s, ask)
+        case Acquire():
+            return mv.enqueue(s, m)
         case Start(command):
-            return [ev.CommandTaken(command, "start", 0)], []
+            return join(([ev.CommandTaken(command, "start", 0)], []), urgency.joined(s, None))
         case Release(ask) if ask in s.waiting:
             over: Decision = [ev.AskEnded(ask, now)], []
             alone = len(s.waiting) == 1 and not any(goal.verb == "start" for goal in s.goals.values())
-            return join(over, _leave(s, rest, now)) if alone else over
+            return join(over, _leave(s, rest, now) if alone else urgency.left(s, ask))
         case LeaseGranted(lease, size, devices) if lease == s.lease and s.lease_state == "waiting":
             held: Decision = [ev.LeaseHeld(lease, size, devices)], []
             return join(held, mv.want_slot(s, "wake" if s.alive else "start", devices))
-        case LeaseRefused(lease, refusal) if lease == s.lease and s.lease_state == "waiting":
+        case LeaseRefused(lease, refusal, exhausted) if lease == s.lease and s.lease_state == "waiting":
+            if exhausted and s.sleep_mode() and s.policy.on_gpu and s.can_sleep and mv.wanted(s):
+                return _without_sleep_mode(s, now)
             dropped: Decision = [ev.LeaseDropped(lease)], []
             denied = join(mv.refuse(s.waiting, refusal), mv.deny(s, ("start",), rest, refusal))
             return join(dropped, denied, _rest(s, rest, now))
@@ -89,8 +93,8 @@ def queued(s: State, m: InstanceMessage, now: float) -> Decision:
 def coming_up(s: State, m: InstanceMessage, now: float) -> Decision:
     """Starting and waking: everybody joins, whoever wants it down waits for it to be up, but for stop."""
     match m:
-        case Acquire(ask):
-            return mv.enqueue(s, ask)
+        case Acquire():
+            return mv.enqueue(s, m)
         case Start(command):
             taken: Decision = [ev.CommandTaken(command, "start", 0)], []
             return join(
@@ -135,13 +139,20 @@ def _forget_command(s: State) -> Decision:
     return [ev.DescentCleared()], []
 
 
+def _without_sleep_mode(s: State, now: float) -> Decision:
+    """Out of memory with nobody left to evict: sleep mode itself may take it (vLLM's trap 24), so once more without."""
+    off: Decision = [ev.LeaseDropped(s.lease), ev.SleepModeSet(on=False)], []
+    return join(off, mv.want_lease(s, now, fresh=True))
+
+
 def _rise(s: State, now: float) -> Decision:
     """Memory and slot are there: wake the engine that sleeps, or spawn one."""
     if s.alive:
         wake = fx.WakeEngine(s.run, s.level, s.footprint_bytes)
         return [ev.PhaseChanged(Phase.WAKING, now)], [wake]
-    spawn = fx.Launch(s.run + 1, s.lease_bytes, s.devices)
-    return [ev.EngineSpawned(s.run + 1), ev.PhaseChanged(Phase.STARTING, now)], [spawn]
+    sleep_mode = s.sleep_mode()
+    spawn = fx.Launch(s.run + 1, s.lease_bytes, s.devices, sleep_mode)
+    return [ev.EngineSpawned(s.run + 1, sleep_mode), ev.PhaseChanged(Phase.STARTING, now)], [spawn]
 
 
 def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
@@ -150,7 +161,7 @@ def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
     rose: Decision = [ev.EngineRose(s.run, steps)], []
     up = join(
         rose,
-        mv.drop_slot(s),
+        mv.drop_slot(s, took_s=now - s.since, level=s.level or 3),
         mv.move_to(Phase.AWAKE, now),
         mv.admit(s, s.waiting, how, now),
         mv.arrive(s, Phase.AWAKE),
@@ -158,13 +169,13 @@ def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
     )
     descent, busy = s.descent, bool(s.waiting)
     if descent is None:
-        return join(up, mv.arm(s, mv.first_look_s(s)), _candidate(s, now))
+        return join(up, mv.arm_idle(s, mv.first_look_s(s)), _candidate(s, now))
     if descent.evict:
         return join(up, mv.descend(s, descent.level, descent.why, now, busy=busy, evict=True))
     if busy or wanted_start(s):
         over = mv.deny(s, ("sleep",), Phase.AWAKE, refusals.wanted_awake(s))
         return join(
-            up, ([ev.DescentCleared()], []), over, mv.arm(s, s.policy.unload_timeout), _candidate(s, now)
+            up, ([ev.DescentCleared()], []), over, mv.arm_idle(s, s.idle_after_s()), _candidate(s, now)
         )
     return join(up, mv.descend(s, descent.level, descent.why, now, busy=False))
 
@@ -175,12 +186,7 @@ def wanted_start(s: State) -> bool:
 
 def _candidate(s: State, now: float) -> Decision:
     """The broker watches: tell it that this lease may be evicted from now on."""
-    if not s.watched:
-        return VOID
-    message = Candidate(
-        s.model, s.lease, now, len(s.waiting), s.policy.pinned, s.safe_level(s.policy.sleep_level)
-    )
-    return [], [fx.TellBroker(message)]
+    return ([], [mv.candidate(s, now, len(s.waiting))]) if s.watched else VOID
 
 
 def _overtake_starts(s: State, rest: Phase, by: str) -> Decision:

@@ -19,10 +19,12 @@ from vllama.actors.core.messages import (
     Idle,
     LeaseRefused,
     Measured,
+    Prioritize,
     Refusal,
     Replan,
     RequestLease,
     RequestSlot,
+    ReturnCopy,
     ReturnLease,
     ReturnSlot,
     Tick,
@@ -41,18 +43,20 @@ def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:
             return [ev.UseChanged(model, lease, 1, s.leases[model, lease].last_used)], []
         case Idle(model, lease, at) if _answered(s, model, lease):
             return [ev.UseChanged(model, lease, 0, at)], [AGAIN]
-        case Candidate(model, lease, last_used, in_flight, pinned, level) if _offered(s, model, lease):
-            return [ev.OfferAnswered(model, lease, last_used, in_flight, pinned, level)], [AGAIN]
+        case Candidate(model, lease) if _offered(s, model, lease):
+            return [_answer(m)], [AGAIN]
         case EvictDeclined(model, lease) if _offered(s, model, lease):
-            return [ev.OfferAnswered(model, lease, 0.0, -1, False, 2)], [AGAIN]
+            coming_up = s.leases[model, lease].priority
+            return [ev.OfferAnswered(model, lease, 0.0, -1, False, 2, priority=coming_up)], [AGAIN]
+        case Prioritize(model, lease, priority):
+            found = s.leases.get((model, lease))
+            return ([ev.LeasePrioritized(model, lease, priority)], [AGAIN]) if found else VOID
         case RequestLease():
             return _request(s, m, now)
-        case ReturnLease(model, lease, residue, last_used):
-            return _return(s, model, lease, residue, last_used, now)
-        case RequestSlot(model, slot, kind, devices) if (model, slot) not in s.slots:
-            return [ev.SlotQueued(model, slot, kind, devices)], [AGAIN]
-        case ReturnSlot(model, slot) if (model, slot) in s.slots:
-            return [ev.SlotFreed(model, slot)], [AGAIN]
+        case ReturnLease():
+            return _return(s, m, now)
+        case RequestSlot() | ReturnSlot() | ReturnCopy():
+            return _move(s, m, now)
         case Measured(epoch, devices):
             return [ev.DevicesMeasured(epoch if devices else -1, devices, now)], [AGAIN] if devices else []
         case Tick():
@@ -63,6 +67,21 @@ def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:
         case HolderLost(model):
             return [ev.HolderForgotten(model)], [AGAIN]
     return VOID
+
+
+def _answer(m: Candidate) -> ev.OfferAnswered:
+    return ev.OfferAnswered(
+        m.model,
+        m.lease,
+        m.last_used,
+        m.in_flight,
+        m.pinned,
+        m.level,
+        m.levels,
+        m.copy_bytes,
+        m.visits,
+        m.priority,
+    )
 
 
 def _request(s: BrokerState, m: RequestLease, now: float) -> BrokerDecision:
@@ -83,16 +102,36 @@ def _request(s: BrokerState, m: RequestLease, now: float) -> BrokerDecision:
         refusal = refusals.never_fits(m.model, m.weights_bytes, limit.total_bytes, limit.id)
     else:
         queued = ev.LeaseQueued(
-            m.model, m.lease, m.bytes, m.weights_bytes, m.devices, m.fresh, now, m.squeeze
+            m.model,
+            m.lease,
+            m.bytes,
+            m.weights_bytes,
+            m.devices,
+            m.fresh,
+            now,
+            m.squeeze,
+            m.visits,
+            m.priority,
         )
         return [queued], [AGAIN]
     refused = TellInstance(m.model, LeaseRefused(m.lease, refusal))
     return [ev.LeaseDenied(m.model, m.lease, refusal)], [refused]
 
 
-def _return(
-    s: BrokerState, model: str, lease: int, residue: int, last_used: float, now: float
-) -> BrokerDecision:
+def _move(s: BrokerState, m: RequestSlot | ReturnSlot | ReturnCopy, now: float) -> BrokerDecision:
+    """The right to be in transition, and the host's RAM that may come with it."""
+    match m:
+        case RequestSlot(model, slot, kind, devices, copy) if (model, slot) not in s.slots:
+            return [ev.SlotQueued(model, slot, kind, devices, copy)], [AGAIN]
+        case ReturnSlot(model, slot, copied, took_s, level) if (model, slot) in s.slots:
+            return [ev.SlotFreed(model, slot, copied, took_s, level, now)], [AGAIN]
+        case ReturnCopy(model) if model in s.copies:
+            return [ev.CopyFreed(model)], []
+    return VOID
+
+
+def _return(s: BrokerState, m: ReturnLease, now: float) -> BrokerDecision:
+    model, lease, residue = m.model, m.lease, m.residue_bytes
     found = s.leases.get((model, lease))
     if found is None:
         return VOID
@@ -100,7 +139,7 @@ def _return(
         return [ev.LeaseWithdrawn(model, lease)], [AGAIN]
     if found.state == "returning" and residue >= found.residue_bytes:
         return VOID
-    return [ev.LeaseReturning(model, lease, residue, last_used, now)], [AGAIN]
+    return [ev.LeaseReturning(model, lease, residue, m.last_used, now, m.visits, m.priority)], [AGAIN]
 
 
 def _offered(s: BrokerState, model: str, lease: int) -> bool:

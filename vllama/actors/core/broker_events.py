@@ -27,6 +27,8 @@ class LeaseQueued:
     fresh: bool
     at: float
     squeeze: bool = False
+    visits: float = 0.0
+    priority: int = 0
 
 
 @fact
@@ -59,6 +61,8 @@ class LeaseReturning:
     residue_bytes: int
     last_used: float
     at: float
+    visits: float = 0.0
+    priority: int = 0
 
 
 @fact
@@ -84,18 +88,36 @@ class SlotQueued:
     slot: int
     transition: SlotKind
     devices: tuple[str, ...]
+    copy_bytes: int = 0
 
 
 @fact
 class SlotBooked:
+    """`copy_bytes`: of the host's RAM, which a sleep at level 1 will take."""
+
     model: str
     slot: int
+    copy_bytes: int = 0
 
 
 @fact
 class SlotFreed:
+    """`copied`: the host's RAM that came with the slot is taken for as long as the engine lives. `took_s`: the transition, to
+    or from `level` (0: it did not end well, or was none)."""
+
     model: str
     slot: int
+    copied: bool = False
+    took_s: float = 0.0
+    level: Level = 0
+    at: float = 0.0
+
+
+@fact
+class CopyFreed:
+    """The engine is gone, and with it its weights in the host's RAM."""
+
+    model: str
 
 
 @fact
@@ -106,7 +128,7 @@ class OfferMade:
 
 @fact
 class OfferAnswered:
-    """`in_flight` is -1 when the offer was declined."""
+    """`in_flight` is -1 when the offer was declined. `levels`: to which it may go; `copy_bytes`: of the host's RAM, for 1."""
 
     model: str
     lease: int
@@ -114,6 +136,19 @@ class OfferAnswered:
     in_flight: int
     pinned: bool
     level: Level
+    levels: tuple[Level, ...] = ()
+    copy_bytes: int = 0
+    visits: float = 0.0
+    priority: int = 0
+
+
+@fact
+class LeasePrioritized:
+    """Of one that waits, or of a sleeper's."""
+
+    model: str
+    lease: int
+    priority: int
 
 
 @fact
@@ -126,7 +161,9 @@ class UseChanged:
 
 @fact
 class EvictionOrdered:
-    """For whom, how many bytes short, and who was considered: (model, last used, in flight)."""
+    """For whom, how many bytes short, who was considered: (model, last used, in flight); and who was spared: (model, why, in
+    flight). Lists end after the first few; `left_out` counts the rest. `weighed`, where costs decide: visits to be expected,
+    seconds to come back, seconds to go."""
 
     model: str
     lease: int
@@ -136,6 +173,23 @@ class EvictionOrdered:
     considered: tuple[tuple[str, float, int], ...]
     at: float
     wanted_lease: int = 0
+    device: str = ""
+    spared: tuple[tuple[str, str, int], ...] = ()
+    left_out: int = 0
+    weighed: tuple[float, ...] = ()
+
+
+@fact
+class RoomSought:
+    """A lease is short of bytes on a device, and nobody there can go now: who is spared, and why. Once for each situation."""
+
+    model: str
+    lease: int
+    device: str
+    short_bytes: int
+    spared: tuple[tuple[str, str, int], ...]
+    left_out: int
+    at: float
 
 
 @fact
@@ -173,6 +227,7 @@ class HolderForgotten:
 
 BrokerEvent = (
     BrokerCreated | DeviceAdded | LeaseQueued | LeaseBooked | LeaseDenied | LeaseWithdrawn | LeaseReturning | LeaseFreed
-    | UnreturnedChanged | SlotQueued | SlotBooked | SlotFreed | OfferMade | OfferAnswered | UseChanged
-    | EvictionOrdered | EvictionCancelled | WatchEnded | MeasureBegun | DevicesMeasured | TickSet | HolderForgotten
+    | UnreturnedChanged | SlotQueued | SlotBooked | SlotFreed | CopyFreed | OfferMade | OfferAnswered
+    | LeasePrioritized | UseChanged
+    | EvictionOrdered | RoomSought | EvictionCancelled | WatchEnded | MeasureBegun | DevicesMeasured | TickSet | HolderForgotten
 )  # fmt: skip

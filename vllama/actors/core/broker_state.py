@@ -2,70 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from vllama.actors.core import broker_events as ev
+from vllama.actors.core.books import DERIVED, Device, Key, Lease, Slot
 from vllama.actors.core.events import Event
-from vllama.actors.core.messages import BrokerPolicy, Level, SlotKind
+from vllama.actors.core.known import LEARNING, Known, learn
+from vllama.actors.core.messages import BrokerPolicy
+from vllama.actors.core.shelves import Shelves
 
-Key = tuple[str, int]  # model, lease (or slot)
-
-
-@dataclass(slots=True)
-class Device:
-    """One memory. `epoch` counts the transitions that have ended; a measurement is fresh if none ended after it began."""
-
-    id: str
-    kind: Literal["cpu", "cuda"]
-    total_bytes: int
-    free_measured: int = 0
-    shared_bytes: int = 0
-    used_by: dict[str, int] = field(default_factory=dict)
-    unreturned: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def unattributed_bytes(self) -> int:
-        """Measured as used, by nobody we know: others, and what the dead have not yet given back."""
-        known = sum(self.used_by.values()) + self.shared_bytes
-        return max(self.total_bytes - self.free_measured - known, 0)
-
-
-@dataclass(slots=True)
-class Lease:
-    """Memory of one instance: waiting -> held -> returning -> residue -> (forgotten). Bytes are per device."""
-
-    model: str
-    lease: int
-    bytes: int
-    weights_bytes: int
-    devices: tuple[str, ...]
-    fresh: bool
-    state: Literal["waiting", "held", "returning", "residue"]
-    asked_at: float = 0.0
-    returning_since: float = 0.0
-    residue_bytes: int = 0  # as measured, even if that is more than the lease
-    unattributed: tuple[int, ...] = ()  # of each device when the lease was granted
-    last_used: float = 0.0
-    in_flight: int = -1  # -1: declined, coming up
-    pinned: bool = False
-    level: Level = 2
-    offered: bool = False
-    answered: bool = False
-    evicting: bool = False
-    squeeze: bool = False  # one more has to go before this lease is granted...
-    squeezed: Key | None = None  # ...and this one is going
-    settled: bool = False  # its start or wake is over: what is measured is what it takes
-
-
-@dataclass(slots=True)
-class Slot:
-    """The right to be in transition on devices."""
-
-    model: str
-    slot: int
-    kind: SlotKind
-    devices: tuple[str, ...]
-    held: bool = False
+__all__ = ["BrokerState", "Device", "Key", "Lease", "Slot", "evolve"]
 
 
 @dataclass(slots=True)
@@ -76,10 +22,20 @@ class BrokerState:
     devices: dict[str, Device] = field(default_factory=dict)
     leases: dict[Key, Lease] = field(default_factory=dict)
     slots: dict[Key, Slot] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)  # by model: its weights in the host's RAM
+    known: dict[str, Known] = field(default_factory=dict)  # by model: what was learned of it
     epoch: int = 0
     measured_epoch: int = -1
     measuring: bool = False
     ticking: bool = False
+    _shelves: Shelves | None = field(default=None, init=False, compare=False, repr=False, metadata=DERIVED)
+
+    @property
+    def shelves(self) -> Shelves:
+        """Where each lease and slot is found: made when first looked at, then kept by `evolve`."""
+        if self._shelves is None:
+            self._shelves = Shelves(self.devices, self.leases, self.slots)
+        return self._shelves
 
     def copy(self) -> "BrokerState":
         """An independent copy."""
@@ -91,29 +47,36 @@ class BrokerState:
             },
             leases={k: replace(lease) for k, lease in self.leases.items()},
             slots={k: replace(slot) for k, slot in self.slots.items()},
+            copies=dict(self.copies),
+            known={k: found.copy() for k, found in self.known.items()},
         )
 
     def waiting(self) -> list[Lease]:
         """Who waits for memory, first come first."""
-        return [lease for lease in self.leases.values() if lease.state == "waiting"]
+        return list(self.shelves.waiting.values())
 
     def on(self, device: str) -> list[Lease]:
         """The leases booked on a device."""
-        return [ls for ls in self.leases.values() if ls.state != "waiting" and device in ls.devices]
+        return list(self.shelves.on(device).all())
 
     def booked_bytes(self, device: str) -> int:
         """Law 4: held, returning, residue, unreturned and shared; at most what the device has."""
         d = self.devices[device]
-        leased = sum(lease.bytes for lease in self.on(device)) + sum(d.unreturned.values())
+        leased = self.shelves.on(device).leased_bytes + sum(d.unreturned.values())
         return leased + min(d.shared_bytes, max(d.total_bytes - leased, 0))
 
     def free_bytes(self, device: str) -> int:
         """What may be granted: the smaller of what the books say and what was measured, less what is promised but not taken."""
         d = self.devices[device]
-        promised = sum(
-            max(ls.bytes - d.used_by.get(ls.model, 0), 0) for ls in self.on(device) if ls.state == "held"
-        )
+        promised = 0
+        for ls in self.shelves.on(device).held.values():
+            promised += max(ls.bytes - d.used_by.get(ls.model, 0), 0)
         return max(min(d.total_bytes - self.booked_bytes(device), d.free_measured - promised), 0)
+
+    def copies_bytes(self) -> int:
+        """Law 4 for the host's RAM: what has slept at level 1, and what is about to; at most `sleep_ram_max_bytes`."""
+        granted = sum(slot.copy_bytes for slot in self.slots.values() if slot.held)
+        return sum(self.copies.values()) + granted
 
     def must_squeeze(self, lease: Lease) -> bool:
         """One more has to go before this lease can be granted, and it has not gone yet."""
@@ -128,12 +91,22 @@ class BrokerState:
 
     def residue_of(self, model: str) -> Lease | None:
         """What a sleeper still holds."""
-        return next((ls for ls in self.leases.values() if ls.model == model and ls.state == "residue"), None)
+        return self.shelves.residue_of(model)
 
 
 def evolve(state: BrokerState, event: Event, /) -> None:
     """Take a fact in."""
+    if isinstance(event, LEARNING):
+        slot = state.slots.get((event.model, event.slot)) if isinstance(event, ev.SlotFreed) else None
+        learn(state.known, slot.kind if slot else None, event)
     _CHANGES[type(event)](state, event)
+
+
+def _forget(s: BrokerState, model: str, number: int) -> None:
+    """The lease is in the books no more."""
+    lease = s.leases.pop((model, number), None)
+    if lease is not None:
+        s.shelves.drop(lease)
 
 
 def _created(s: BrokerState, e: ev.BrokerCreated) -> None:
@@ -145,7 +118,7 @@ def _device_added(s: BrokerState, e: ev.DeviceAdded) -> None:
 
 
 def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
-    s.leases[e.model, e.lease] = Lease(
+    lease = s.leases[e.model, e.lease] = Lease(
         e.model,
         e.lease,
         e.bytes,
@@ -155,32 +128,36 @@ def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
         "waiting",
         asked_at=e.at,
         squeeze=e.squeeze,
+        priority=e.priority,
     )
+    s.shelves.file(lease)
 
 
 def _lease_booked(s: BrokerState, e: ev.LeaseBooked) -> None:
     residue = s.residue_of(e.model)
     if residue is not None:  # a wake's lease covers what the sleeper still held
-        del s.leases[residue.model, residue.lease]
+        _forget(s, residue.model, residue.lease)
     lease = s.leases[e.model, e.lease]
     lease.state, lease.bytes, lease.devices = "held", e.bytes, e.devices
     lease.unattributed = tuple(s.devices[device].unattributed_bytes for device in e.devices)
+    s.shelves.file(lease)
 
 
 def _lease_denied(s: BrokerState, e: ev.LeaseDenied) -> None:
-    s.leases.pop((e.model, e.lease), None)
+    _forget(s, e.model, e.lease)
 
 
 def _lease_withdrawn(s: BrokerState, e: ev.LeaseWithdrawn) -> None:
-    s.leases.pop((e.model, e.lease), None)
+    _forget(s, e.model, e.lease)
 
 
 def _lease_returning(s: BrokerState, e: ev.LeaseReturning) -> None:
     lease = s.leases[e.model, e.lease]
     lease.state, lease.returning_since, lease.last_used = "returning", e.at, e.last_used
-    lease.residue_bytes = e.residue_bytes
+    lease.residue_bytes, lease.priority = e.residue_bytes, e.priority
     lease.evicting = lease.offered = lease.answered = False
     s.epoch += 1
+    s.shelves.file(lease)
 
 
 def _lease_freed(s: BrokerState, e: ev.LeaseFreed) -> None:
@@ -190,8 +167,9 @@ def _lease_freed(s: BrokerState, e: ev.LeaseFreed) -> None:
             s.devices[device].unreturned[e.model] = e.unreturned_bytes
     if e.residue_bytes:
         lease.state, lease.bytes = "residue", min(e.residue_bytes, lease.bytes)
+        s.shelves.file(lease)
     else:
-        del s.leases[e.model, e.lease]
+        _forget(s, e.model, e.lease)
 
 
 def _unreturned(s: BrokerState, e: ev.UnreturnedChanged) -> None:
@@ -202,30 +180,50 @@ def _unreturned(s: BrokerState, e: ev.UnreturnedChanged) -> None:
 
 
 def _slot_queued(s: BrokerState, e: ev.SlotQueued) -> None:
-    s.slots[e.model, e.slot] = Slot(e.model, e.slot, e.transition, e.devices)
+    slot = Slot(e.model, e.slot, e.transition, e.devices, copy_bytes=e.copy_bytes)
+    s.slots[e.model, e.slot] = slot
+    s.shelves.file_slot(slot)
 
 
 def _slot_booked(s: BrokerState, e: ev.SlotBooked) -> None:
-    s.slots[e.model, e.slot].held = True
+    slot = s.slots[e.model, e.slot]
+    slot.held, slot.copy_bytes = True, e.copy_bytes
+    s.shelves.file_slot(slot)
 
 
 def _slot_freed(s: BrokerState, e: ev.SlotFreed) -> None:
     slot = s.slots.pop((e.model, e.slot))
+    s.shelves.drop_slot(slot)
     if slot.held:
+        if e.copied:
+            s.copies[e.model] = slot.copy_bytes
         s.epoch += 1
-        for lease in s.leases.values():
-            if lease.model == e.model and lease.state == "held":
+        for lease in s.shelves.of_model.get(e.model, {}).values():
+            if lease.state == "held":
                 lease.settled = True
 
 
+def _copy_freed(s: BrokerState, e: ev.CopyFreed) -> None:
+    s.copies.pop(e.model, None)
+
+
 def _offer_made(s: BrokerState, e: ev.OfferMade) -> None:
-    s.leases[e.model, e.lease].offered = True
+    lease = s.leases[e.model, e.lease]
+    lease.offered = True
+    s.shelves.file(lease)
 
 
 def _offer_answered(s: BrokerState, e: ev.OfferAnswered) -> None:
     lease = s.leases[e.model, e.lease]
     lease.answered, lease.in_flight, lease.last_used = True, e.in_flight, e.last_used
-    lease.pinned, lease.level = e.pinned, e.level
+    lease.pinned, lease.level, lease.priority = e.pinned, e.level, e.priority
+    s.shelves.file(lease)
+
+
+def _prioritized(s: BrokerState, e: ev.LeasePrioritized) -> None:
+    lease = s.leases[e.model, e.lease]
+    lease.priority = e.priority
+    s.shelves.file(lease)
 
 
 def _use_changed(s: BrokerState, e: ev.UseChanged) -> None:
@@ -234,22 +232,32 @@ def _use_changed(s: BrokerState, e: ev.UseChanged) -> None:
 
 
 def _eviction_ordered(s: BrokerState, e: ev.EvictionOrdered) -> None:
-    s.leases[e.model, e.lease].evicting = True
+    lease = s.leases[e.model, e.lease]
+    lease.evicting = True
+    s.shelves.file(lease)
     wanted = s.leases.get((e.wanted_by, e.wanted_lease))
     if wanted is not None and wanted.squeeze:
         wanted.squeezed = (e.model, e.lease)
 
 
+def _room_sought(s: BrokerState, e: ev.RoomSought) -> None:
+    lease = s.leases[e.model, e.lease]
+    lease.sought = (*lease.sought, (e.device, tuple((model, why) for model, why, _ in e.spared)))
+
+
 def _eviction_cancelled(s: BrokerState, e: ev.EvictionCancelled) -> None:
-    s.leases[e.model, e.lease].evicting = False
+    going = s.leases[e.model, e.lease]
+    going.evicting = False
+    s.shelves.file(going)
     for lease in s.leases.values():
         if lease.squeezed == (e.model, e.lease):
             lease.squeezed = None
 
 
 def _watch_ended(s: BrokerState, _: ev.WatchEnded) -> None:
-    for lease in s.leases.values():
+    for lease in tuple(s.shelves.offered.values()):
         lease.offered = lease.answered = False
+        s.shelves.file(lease)
 
 
 def _measure_begun(s: BrokerState, _: ev.MeasureBegun) -> None:
@@ -260,8 +268,7 @@ def _measured(s: BrokerState, e: ev.DevicesMeasured) -> None:
     s.measuring, s.measured_epoch = False, e.epoch
     for found in e.devices:
         if (device := s.devices.get(found.device)) is not None:
-            device.free_measured, device.shared_bytes = found.free_bytes, found.shared_bytes
-            device.used_by = dict(found.used_by)
+            s.shelves.measured(device.measured(found))
 
 
 def _tick_set(s: BrokerState, e: ev.TickSet) -> None:
@@ -269,8 +276,11 @@ def _tick_set(s: BrokerState, e: ev.TickSet) -> None:
 
 
 def _holder_forgotten(s: BrokerState, e: ev.HolderForgotten) -> None:
-    s.leases = {k: lease for k, lease in s.leases.items() if lease.model != e.model}
-    s.slots = {k: slot for k, slot in s.slots.items() if slot.model != e.model}
+    for _, number in tuple(s.shelves.of_model.get(e.model, ())):
+        _forget(s, e.model, number)
+    for slot in [slot for slot in s.slots.values() if slot.model == e.model]:
+        s.shelves.drop_slot(s.slots.pop((slot.model, slot.slot)))
+    s.copies.pop(e.model, None)
     s.epoch += 1
 
 
@@ -287,10 +297,13 @@ _CHANGES: dict[type, Callable[[BrokerState, Any], None]] = {
     ev.SlotQueued: _slot_queued,
     ev.SlotBooked: _slot_booked,
     ev.SlotFreed: _slot_freed,
+    ev.CopyFreed: _copy_freed,
     ev.OfferMade: _offer_made,
     ev.OfferAnswered: _offer_answered,
+    ev.LeasePrioritized: _prioritized,
     ev.UseChanged: _use_changed,
     ev.EvictionOrdered: _eviction_ordered,
+    ev.RoomSought: _room_sought,
     ev.EvictionCancelled: _eviction_cancelled,
     ev.WatchEnded: _watch_ended,
     ev.MeasureBegun: _measure_begun,

@@ -2,14 +2,13 @@
 
 from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
+from vllama.actors.core import keeping, refusals, urgency
 from vllama.actors.core import moves as mv
-from vllama.actors.core import refusals
 from vllama.actors.core.instance_state import Descent, State
 from vllama.actors.core.messages import (
     Acquire,
     Busy,
     CancelEvict,
-    Candidate,
     EngineAsleep,
     EngineUnreachable,
     Evict,
@@ -29,6 +28,7 @@ from vllama.actors.core.messages import (
 from vllama.actors.core.moves import VOID, Decision, join
 
 SLACK_S = 0.001  # a timer that rings a hair early has rung
+BUSY_LOOK_S = 1.0  # while requests are in flight the idle timer does not ring more often than that
 
 
 def awake(s: State, m: InstanceMessage, now: float) -> Decision:
@@ -36,26 +36,27 @@ def awake(s: State, m: InstanceMessage, now: float) -> Decision:
     match m:
         case EngineUnreachable(run) if run == s.run:
             return _dying(s, now)
-        case Acquire(ask):
+        case Acquire(ask, request):
             told: list[fx.InstanceEffect] = [fx.Admit(ask, s.run, "warm")]
             if s.watched and not s.serving:
                 told.append(fx.TellBroker(Busy(s.model, s.lease)))
-            return [ev.AskAdmitted(ask, now)], told
+            return [ev.AskAdmitted(ask, now, "warm", request)], told
         case Release(ask) if ask in s.serving:
-            if s.watched and len(s.serving) == 1:
-                return [ev.AskEnded(ask, now)], [fx.TellBroker(Idle(s.model, s.lease, now))]
-            return [ev.AskEnded(ask, now)], []
+            if len(s.serving) > 1 or not (s.watched or s.keep_s == 0):
+                return [ev.AskEnded(ask, now)], []
+            idle = [fx.TellBroker(Idle(s.model, s.lease, now))] if s.watched else []
+            return join(([ev.AskEnded(ask, now)], [*idle]), keeping.last_ended(s, now))
         case Start(command):
             return join(([ev.FailuresCleared()], []), mv.answer(command, Phase.AWAKE))
         case Sleep(command, level, force):
             taken: Decision = [ev.CommandTaken(command, "sleep", level)], []
-            down = mv.descend(s, level, "command", now, busy=bool(s.serving))
+            down = mv.descend(s, level, "command", now, busy=mv.busy(s))
             return join(taken, down, _abort(s, "sleep --force") if force else VOID)
         case Stop(command):
             taken = [ev.CommandTaken(command, "stop", 3)], []
-            return join(taken, mv.descend(s, 3, "command", now, busy=bool(s.serving)))
+            return join(taken, mv.descend(s, 3, "command", now, busy=mv.busy(s)))
         case Evict(lease, level) if lease == s.lease:
-            return mv.descend(s, level, "evict", now, busy=bool(s.serving), evict=True)
+            return mv.descend(s, level, "evict", now, busy=mv.busy(s), evict=True)
         case TimerDue(timer) if timer == s.timer:
             return _idle(s, now)
     return VOID
@@ -63,13 +64,19 @@ def awake(s: State, m: InstanceMessage, now: float) -> Decision:
 
 def _idle(s: State, now: float) -> Decision:
     """The timer is looked at lazily: the warm path sets none, so it may find a newer use."""
-    idle_s = now - s.last_used + SLACK_S
-    if not s.serving and idle_s >= s.policy.unload_timeout:
-        return mv.descend(s, s.policy.unload_mode, "idle", now, busy=False)
+    idle_s, after_s = now - s.last_used + SLACK_S, s.idle_after_s()
+    if not s.serving and after_s is not None and idle_s >= after_s:
+        return keeping.sleep(s, now, busy=mv.busy(s))
     if mv.wants_pin(s) and not s.serving and idle_s >= s.policy.pin_idle_s:
-        return mv.descend(s, 1, "pin", now, busy=False)
-    left_s = mv.first_look_s(s) - idle_s + SLACK_S
-    return mv.arm(s, left_s if left_s > SLACK_S else mv.first_look_s(s))
+        return mv.descend(s, 1, "pin", now, busy=mv.busy(s))
+    look_s = mv.first_look_s(s)
+    if look_s is None or (
+        s.serving and after_s == 0
+    ):  # never; or with the end of the last request, which looks for itself
+        return VOID
+    left_s = look_s - idle_s + SLACK_S
+    again_s = left_s if left_s > SLACK_S else look_s
+    return mv.arm(s, max(again_s, BUSY_LOOK_S) if s.serving else again_s)
 
 
 def draining(s: State, m: InstanceMessage, now: float) -> Decision:
@@ -78,15 +85,16 @@ def draining(s: State, m: InstanceMessage, now: float) -> Decision:
     match m:
         case EngineUnreachable(run) if run == s.run:
             return join(mv.drop_slot(s), _dying(s, now))
-        case Acquire(ask):
-            return mv.enqueue(s, ask)
+        case Acquire():
+            return mv.enqueue(s, m)
         case Release(ask) if ask in s.serving:
             over: Decision = [ev.AskEnded(ask, now)], []
-            return join(over, mv.want_slot(s, "down", s.devices)) if len(s.serving) == 1 else over
+            slot = mv.want_slot(s, "down", s.devices, s.descent.level)
+            return join(over, slot) if len(s.serving) == 1 and not s.lent else over
         case Release(ask) if ask in s.waiting:
             return [ev.AskEnded(ask, now)], []
-        case SlotGranted(slot) if slot == s.slot and s.slot_state == "waiting":
-            return join(([ev.SlotHeld(slot)], []), _go_down(s, s.descent, now))
+        case SlotGranted(slot, copy) if slot == s.slot and s.slot_state == "waiting":
+            return join(([ev.SlotHeld(slot, copy)], []), _go_down(s, s.descent, copy, now))
         case Start(command) if not s.descent.evict:
             over = mv.deny(s, ("sleep", "stop"), Phase.AWAKE, refusals.overtaken(s, "start"))
             return join(over, mv.answer(command, Phase.AWAKE), _stay(s, now))
@@ -113,13 +121,15 @@ def falling_asleep(s: State, m: InstanceMessage, now: float) -> Decision:
     match m:
         case EngineAsleep(run, level, residue, freed, took_s) if run == s.run and not s.faulted:
             residue = max(residue, 1)  # nothing at all would mean that the engine is gone
-            returned = ReturnLease(s.model, s.lease, residue, s.last_used)
+            lease = ReturnLease(s.model, s.lease, residue, s.last_used, s.visits, s.policy.priority)
             slept: Decision = (
                 [ev.EngineSlept(run, level, residue, freed, took_s), ev.LeaseDropped(s.lease, residue)],
-                [fx.TellBroker(returned)],
+                [fx.TellBroker(lease)],
             )
+            copied = level == 1 and s.slot_copy > 0
+            returned = mv.drop_slot(s, copied=copied, took_s=now - s.since, level=level)
             return join(
-                slept, mv.drop_slot(s), mv.move_to(Phase.ASLEEP, now), _after_sleep(s, s.descent, level, now)
+                slept, returned, mv.move_to(Phase.ASLEEP, now), _after_sleep(s, s.descent, level, now)
             )
         case SleepFailed(run, why) if run == s.run:
             return [ev.EngineFaulted(run, why)], [fx.Kill(run)]
@@ -134,8 +144,10 @@ def asleep(s: State, m: InstanceMessage, now: float) -> Decision:
     match m:
         case SlotGranted(slot) if slot == s.slot and s.slot_state == "waiting":
             return [ev.SlotHeld(slot), ev.PhaseChanged(Phase.STOPPING, now)], [fx.StopEngine(s.run)]
-        case Acquire(ask) if not sinking:
-            return join(([ev.AskQueued(ask)], []), mv.want_lease(s, now, fresh=False))
+        case Acquire() if not sinking:
+            return join(
+                mv.queue(m), mv.want_lease(s, now, fresh=False, highest=urgency.with_one_more(s, m.priority))
+            )
         case Start(command) if not sinking:
             return join(([ev.CommandTaken(command, "start", 0)], []), mv.want_lease(s, now, fresh=False))
         case Sleep(command, level) if not sinking and level <= s.level:
@@ -159,8 +171,8 @@ def stopping(s: State, m: InstanceMessage, now: float) -> Decision:
 def _waiting_below(s: State, m: InstanceMessage, now: float) -> Decision:
     """What falling_asleep, a sinking sleeper and stopping have in common: requests and commands wait for the rest."""
     match m:
-        case Acquire(ask):
-            return mv.enqueue(s, ask)
+        case Acquire():
+            return mv.enqueue(s, m)
         case Release(ask) if ask in s.waiting:
             return [ev.AskEnded(ask, now)], []
         case Start(command):
@@ -189,30 +201,34 @@ def _deeper(s: State, descent: Descent, command: int, level: int) -> Decision:
     return join(over, gone, set_)
 
 
-def _go_down(s: State, descent: Descent, now: float) -> Decision:
+def _go_down(s: State, descent: Descent, copy: int, now: float) -> Decision:
+    if descent.level == 1 and s.need.copy_bytes and not (copy or s.copy_bytes):
+        return _without_copy(s, descent, now)
     if descent.level == 3:
         return [ev.PhaseChanged(Phase.STOPPING, now)], [fx.StopEngine(s.run)]
     sleep = fx.SleepEngine(s.run, descent.level, s.footprint_bytes)
     return [ev.PhaseChanged(Phase.FALLING_ASLEEP, now)], [sleep]
 
 
+def _without_copy(s: State, descent: Descent, now: float) -> Decision:
+    """The host's RAM has no room for its weights: level 2 instead, or 3 where that is unsafe; pinning is called off."""
+    denied: Decision = [ev.CopyDenied(s.need.copy_bytes)], []
+    if descent.why == "pin" and not descent.evict and not s.goals_down():
+        return join(denied, _stay(s, now))
+    deeper = Descent(s.safe_level(2), descent.why, descent.evict)
+    set_: Decision = [ev.DescentSet(deeper.level, deeper.why, deeper.evict)], []
+    return join(denied, set_, _go_down(s, deeper, 0, now))
+
+
 def _stay(s: State, now: float) -> Decision:
     """The drain is called off: awake again, who waited is admitted, and the broker (if it watches) hears of it."""
-    told = Candidate(
-        s.model,
-        s.lease,
-        now,
-        len(s.waiting) + len(s.serving),
-        s.policy.pinned,
-        s.safe_level(s.policy.sleep_level),
-    )
     return join(
         mv.drop_slot(s),
         ([ev.DescentCleared()], []),
         mv.move_to(Phase.AWAKE, now),
         mv.admit(s, s.waiting, "wake", now),
-        mv.arm(s, s.policy.unload_timeout),
-        ([], [fx.TellBroker(told)]) if s.watched else VOID,
+        mv.arm_idle(s, s.idle_after_s()),
+        ([], [mv.candidate(s, now, len(s.waiting) + len(s.serving))]) if s.watched else VOID,
     )
 
 
@@ -225,7 +241,7 @@ def _after_sleep(s: State, descent: Descent, level: int, now: float) -> Decision
             answered, ([ev.DescentSet(3, descent.why, descent.evict)], []), mv.want_slot(s, "down", s.devices)
         )
     clear: Decision = [ev.DescentCleared()], []
-    if mv.wanted(s) or (descent.why == "pin" and not descent.evict):
+    if mv.wanted(s) or (descent.why == "pin" and not descent.evict and not s.goals_down()):
         return join(clear, answered, mv.want_lease(s, now, fresh=False))
     return join(clear, answered, mv.arm(s, s.policy.stop_timeout_s))
 
@@ -237,4 +253,4 @@ def _dying(s: State, now: float) -> Decision:
 
 
 def _abort(s: State, why: str) -> Decision:
-    return ([], [fx.Abort(tuple(s.serving), why)]) if s.serving else VOID
+    return ([], [fx.Abort(tuple(s.serving), why, tuple(s.lent))]) if mv.busy(s) else VOID

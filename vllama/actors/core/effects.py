@@ -1,5 +1,6 @@
 """What a core wants done, as data. Inline effects cannot fail; slow ones have exactly one outcome, failure included."""
 
+from vllama.actors.core.batches import GiveBatch, Recall
 from vllama.actors.core.messages import BrokerMessage, How, InstanceMessage, Level, Refusal, fact
 
 # --- inline: done at once, in order -------------------------------------------------------------------------
@@ -35,10 +36,11 @@ class Reply:
 
 @fact
 class Abort:
-    """Requests in flight are cut off."""
+    """Requests in flight are cut off; those too that were admitted on a batch and are not reported yet."""
 
     asks: tuple[int, ...]
     why: str
+    batches: tuple[int, ...] = ()
 
 
 @fact
@@ -76,11 +78,12 @@ class SetTimer:
 
 @fact
 class Launch:
-    """Create the engine's process -> EngineLaunched | EngineExited."""
+    """Create the engine's process, on GPUs with vLLM's sleep mode or without -> EngineLaunched | EngineExited."""
 
     run: int
     lease_bytes: int
     devices: tuple[str, ...]
+    sleep_mode: bool = True
 
 
 @fact
@@ -145,7 +148,7 @@ class SetTick:
 
 InstanceEffect = (
     Admit | Refuse | Reply | Abort | TellBroker | SetTimer
-    | Launch | AwaitReady | WakeEngine | Weigh | SleepEngine | StopEngine | Kill
+    | Launch | AwaitReady | WakeEngine | Weigh | SleepEngine | StopEngine | Kill | GiveBatch | Recall
 )  # fmt: skip
 BrokerEffect = TellInstance | TellSelf | Measure | SetTick
 Effect = InstanceEffect | BrokerEffect

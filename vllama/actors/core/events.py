@@ -20,6 +20,8 @@ from vllama.actors.core.messages import (
 @fact
 class AskQueued:
     ask: int
+    request: str = ""
+    priority: int | None = None  # None: the model's own
 
 
 @fact
@@ -27,6 +29,7 @@ class AskAdmitted:
     ask: int
     at: float
     how: How = "warm"
+    request: str = ""  # of one that did not wait: who waited has said it when it was queued
 
 
 @fact
@@ -39,6 +42,20 @@ class AskEnded:
 class AskRefused:
     ask: int
     refusal: Refusal
+    request: str = ""  # of one that was refused at once
+
+
+@fact
+class BatchLent:
+    """A worker may admit `count` requests by itself: the asks numbered from `batch` on."""
+
+    batch: int
+    count: int
+
+
+@fact
+class BatchReturned:
+    batch: int
 
 
 # --- of an instance: lifecycle ------------------------------------------------------------------------------
@@ -59,6 +76,13 @@ class InstanceConfigured:
     policy: Policy
     need: Need
     settings: tuple[tuple[str, str], ...] = ()
+
+
+@fact
+class NeedCalibrated:
+    """What the next start needs, as measured."""
+
+    need: Need
 
 
 @fact
@@ -88,6 +112,14 @@ class LeaseRequested:
     lease: int
     bytes: int
     fresh: bool
+    priority: int = 0
+
+
+@fact
+class UrgencyChanged:
+    """The highest priority of those who wait, while the request for memory does."""
+
+    priority: int
 
 
 @fact
@@ -113,12 +145,22 @@ class SlotRequested:
 
 @fact
 class SlotHeld:
+    """`copy_bytes`: of the host's RAM, for a sleep at level 1."""
+
     slot: int
+    copy_bytes: int = 0
 
 
 @fact
 class SlotDropped:
     slot: int
+
+
+@fact
+class CopyDenied:
+    """The host's RAM that may be used for copies of weights has no room for this one: level 1 becomes level 2."""
+
+    bytes: int
 
 
 @fact
@@ -143,7 +185,17 @@ class DescentCleared:
 
 @fact
 class EngineSpawned:
+    """`sleep_mode`: it can be put to sleep."""
+
     run: int
+    sleep_mode: bool = True
+
+
+@fact
+class SleepModeSet:
+    """Off: vLLM's sleep mode may be what makes this model's load run out of memory. On again: it was not."""
+
+    on: bool
 
 
 @fact
@@ -235,6 +287,13 @@ class RestartNoted:
 
 
 @fact
+class KeepAliveSet:
+    """A caller's own idle time holds: until another one does, or until the engine sleeps or ends."""
+
+    for_s: float
+
+
+@fact
 class WatchChanged:
     on: bool
 
@@ -255,12 +314,15 @@ class HostNoted:
     detail: str
 
 
-RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused
+RequestEvent = AskQueued | AskAdmitted | AskEnded | AskRefused | BatchLent | BatchReturned
 InstanceEvent = (
-    RequestEvent | InstanceCreated | InstanceConfigured | InstanceReset | CommandTaken | CommandAnswered
-    | LeaseRequested | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped
-    | PhaseChanged | DescentSet | DescentCleared | EngineSpawned | EnginePlaced | EngineRose | EngineMeasured | EngineSlept
-    | EngineFaulted | WakeMissed | EngineGone | FailureCounted | FailuresCleared | RestartNoted | WatchChanged | TimerArmed
+    RequestEvent | InstanceCreated | InstanceConfigured | NeedCalibrated | InstanceReset | CommandTaken | CommandAnswered
+    | LeaseRequested | UrgencyChanged | LeaseHeld | LeaseDropped | SlotRequested | SlotHeld | SlotDropped | CopyDenied
+    | PhaseChanged | DescentSet | DescentCleared | SleepModeSet | EngineSpawned | EnginePlaced | EngineRose | EngineMeasured
+    | EngineSlept | EngineFaulted | WakeMissed | EngineGone | FailureCounted | FailuresCleared | RestartNoted
+    | WatchChanged | TimerArmed | KeepAliveSet
 )  # fmt: skip
 Event = InstanceEvent | BrokerEvent | HostNoted
-REQUEST_EVENTS: frozenset[type] = frozenset((AskQueued, AskAdmitted, AskEnded, AskRefused))
+REQUEST_EVENTS: frozenset[type] = frozenset(
+    (AskQueued, AskAdmitted, AskEnded, AskRefused, BatchLent, BatchReturned)
+)

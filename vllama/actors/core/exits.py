@@ -15,7 +15,9 @@ def exited(s: State, m: EngineExited, now: float) -> Decision:
     """From any phase in which the engine lives."""
     expected = s.phase is Phase.STOPPING and not s.faulted
     gone: Decision = [ev.EngineGone(m.run, m.code, m.why, m.log_tail, expected)], []
-    returned = join(gone, mv.drop_slot(s), mv.drop_lease(s), mv.drop_residue(s))
+    took_s = now - s.since if expected else 0.0
+    slot = mv.drop_slot(s, took_s=took_s, level=3)
+    returned = join(gone, slot, mv.drop_lease(s), mv.drop_residue(s), mv.drop_copy(s))
     if expected:
         rest = join(mv.move_to(Phase.STOPPED, now), mv.arrive(s, Phase.STOPPED))
         return join(returned, rest, mv.want_lease(s, now, fresh=True) if mv.wanted(s) else mv.VOID)
@@ -25,7 +27,9 @@ def exited(s: State, m: EngineExited, now: float) -> Decision:
     if (
         was_coming_up and m.why == "oom" and mv.wanted(s)
     ):  # not its fault: one more is evicted, or the callers get 503
-        return join(returned, mv.want_lease(s, now, fresh=True, squeeze=True))
+        tried_in_vain = s.sleep_mode_off == "tried" and not s.can_sleep
+        on: Decision = ([ev.SleepModeSet(on=True)], []) if tried_in_vain else mv.VOID
+        return join(returned, on, mv.want_lease(s, now, fresh=True, squeeze=True))
     return join(returned, _failed(s, m, now, was_coming_up=was_coming_up))
 
 

@@ -7,16 +7,19 @@ named is void on purpose. The table of phases is in design/instance.md.
 
 from collections.abc import Callable
 
-from vllama.actors.core import ascent, descent, refusals
+from vllama.actors.core import ascent, descent, lending, refusals
 from vllama.actors.core import effects as fx
 from vllama.actors.core import events as ev
 from vllama.actors.core import moves as mv
+from vllama.actors.core.batches import BatchBack, Lend, Report
 from vllama.actors.core.configuring import configured
 from vllama.actors.core.exits import exited
 from vllama.actors.core.instance_state import State, evolve
+from vllama.actors.core.keep import KeepAlive
+from vllama.actors.core.keeping import keep
 from vllama.actors.core.messages import (
     Acquire,
-    Candidate,
+    Calibrate,
     Configure,
     EngineExited,
     EngineWeighed,
@@ -50,10 +53,13 @@ _BY_PHASE: dict[Phase, Callable[[State, InstanceMessage, float], Decision]] = {
 
 def decide(s: State, m: InstanceMessage, now: float) -> Decision:
     """Say what happened and what to do about it; read nothing but the arguments."""
-    if s.phase is AWAKE and type(m) in _WARM:  # two turns a request: nothing is looked up for them
+    if (
+        s.phase is AWAKE and type(m) in _WARM and s.keep_s != 0
+    ):  # two turns a request: nothing is looked up for them
         return descent.awake(s, m, now)
     in_any_phase = _IN_ANY_PHASE.get(type(m))
-    return _BY_PHASE[s.phase](s, m, now) if in_any_phase is None else in_any_phase(s, m, now)
+    decision = _BY_PHASE[s.phase](s, m, now) if in_any_phase is None else in_any_phase(s, m, now)
+    return lending.recalling(s, decision) if s.lent and s.phase is AWAKE else decision
 
 
 def _exit(s: State, m: EngineExited, now: float) -> Decision:
@@ -62,11 +68,7 @@ def _exit(s: State, m: EngineExited, now: float) -> Decision:
 
 def _offer(s: State, m: Offer, _: float) -> Decision:
     if s.phase is Phase.AWAKE and m.lease == s.lease:
-        at = s.last_used
-        candidate = Candidate(
-            s.model, s.lease, at, len(s.serving), s.policy.pinned, s.safe_level(s.policy.sleep_level)
-        )
-        return [], [fx.TellBroker(candidate)]
+        return [], [mv.candidate(s, s.last_used, len(s.serving))]
     return [], [fx.TellBroker(EvictDeclined(s.model, m.lease))]
 
 
@@ -79,6 +81,11 @@ def _weighed(s: State, m: EngineWeighed, _: float) -> Decision:
     if m.run != s.run or not m.footprint_bytes or s.phase not in (Phase.AWAKE, Phase.DRAINING):
         return VOID
     return [ev.EngineMeasured(m.run, m.footprint_bytes)], []
+
+
+def _calibrate(s: State, m: Calibrate, _: float) -> Decision:
+    """For the next start: who waits for memory now has said already what it needs."""
+    return ([ev.NeedCalibrated(m.need)], []) if m.need != s.need else VOID
 
 
 def _shutdown(s: State, _: Shutdown, now: float) -> Decision:
@@ -97,10 +104,15 @@ def _shutdown(s: State, _: Shutdown, now: float) -> Decision:
 
 
 _IN_ANY_PHASE: dict[type, Callable[..., Decision]] = {
+    Report: lending.report,
+    Lend: lending.lend,
+    BatchBack: lending.back,
     EngineExited: _exit,
     EngineWeighed: _weighed,
     Offer: _offer,
     WatchUse: _watch,
     Shutdown: _shutdown,
     Configure: configured,
+    Calibrate: _calibrate,
+    KeepAlive: keep,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vllama.actors.core import events as ev
+from vllama.actors.core.demand import VISIT_S, visited
 from vllama.actors.core.messages import Level, Need, Phase, Policy, SlotKind, Verb, Why, fact
 
 
@@ -43,8 +44,13 @@ class State:
     since: float = 0.0
     level: Level = 0
     last_used: float = 0.0
+    visits: float = 0.0  # how often it was asked for lately: see demand.py
+    visited_at: float = 0.0
     waiting: dict[int, None] = field(default_factory=dict)
     serving: dict[int, None] = field(default_factory=dict)
+    lent: dict[int, int] = field(default_factory=dict)  # batches that workers hold: how many tickets each
+    own_priorities: dict[int, int] = field(default_factory=dict)  # of those who wait and said one
+    urgency: int = 0  # the highest that the broker knows of those who wait for memory
     goals: dict[int, Goal] = field(default_factory=dict)
     descent: Descent | None = None
 
@@ -57,6 +63,9 @@ class State:
     slot: int = 0
     slot_state: str = ""  # "", waiting, held
     slot_kind: SlotKind = "start"
+    slot_copy: int = 0  # of the host's RAM, granted with the slot
+    copy_bytes: int = 0  # what this engine holds of it since its first sleep at level 1, awake too
+    copy_denied: bool = False  # there was no room for that the last time it was asked for
 
     run: int = 0
     alive: bool = False
@@ -69,7 +78,10 @@ class State:
     mode_reason: str = ""
     footprint_bytes: int = 0
     residue_first: int = 0  # what this run's first sleep left
+    residue_last: int = 0  # and its latest one
     residue_grown: bool = False
+    can_sleep: bool = True  # this run was started so that it can
+    sleep_mode_off: str = ""  # trap 24: "tried" without, "proven" once a start without it has served
     pinned_once: bool = False  # this run has had its one early sleep and wake at level 1
     misses: dict[int, int] = field(default_factory=dict)  # failed wakes by level
 
@@ -79,30 +91,51 @@ class State:
     restarts_noted: tuple[str, ...] = ()
     watched: bool = False
     timer: int = 0
+    keep_s: float | None = None  # a caller's own idle time; below 0: never idle; None: the policy's
 
     def copy(self) -> "State":
         """An independent copy: the containers are the only mutable parts."""
         return replace(
             self,
             waiting=dict(self.waiting),
+            own_priorities=dict(self.own_priorities),
             serving=dict(self.serving),
+            lent=dict(self.lent),
             goals=dict(self.goals),
             misses=dict(self.misses),
         )
 
+    def levels(self, policy: Policy) -> tuple[Level, ...]:
+        """The sleep levels among which the broker may choose."""
+        fixed = self.safe_level(policy.sleep_level)
+        if not policy.any_level or fixed == 3:
+            return (fixed,)
+        return tuple(level for level in (1, 2, 3) if self.safe_level(level) == level)
+
     def safe_level(self, level: Level) -> Level:
         """The level to go to instead: deeper where wakes have failed, stopped where the residue has grown."""
-        if self.residue_grown:
+        if self.residue_grown or not self.can_sleep:
             return 3
         while level < 3 and self.misses.get(level, 0) >= self.policy.misses_max:
             level += 1
         return level
+
+    def sleep_mode(self) -> bool:
+        """The next engine will be able to sleep."""
+        deepest_only = self.policy.sleep_level == self.policy.unload_mode == 3
+        return not self.policy.on_gpu or not (deepest_only or self.sleep_mode_off)
 
     def stale(self) -> tuple[str, ...]:
         """What has changed since this engine was started: it counts from the next start on."""
         then, now = dict(self.launched), dict(self.settings)
         names = sorted(then.keys() | now.keys()) if self.alive else ()
         return tuple(name for name in names if then.get(name) != now.get(name))
+
+    def idle_after_s(self) -> float | None:
+        """Idle for so long, it goes to sleep; None: never by itself."""
+        if self.keep_s is None:
+            return self.policy.unload_timeout
+        return self.keep_s if self.keep_s >= 0 else None
 
     def goals_down(self) -> bool:
         """A command wants it asleep or stopped."""
@@ -119,7 +152,13 @@ def _created(s: State, e: ev.InstanceCreated) -> None:
 
 
 def _configured(s: State, e: ev.InstanceConfigured) -> None:
+    if s.settings != e.settings:
+        s.sleep_mode_off = ""
     s.policy, s.need, s.settings = e.policy, e.need, e.settings
+
+
+def _calibrated(s: State, e: ev.NeedCalibrated) -> None:
+    s.need = e.need
 
 
 def _reset(s: State, _: ev.InstanceReset) -> None:
@@ -139,12 +178,22 @@ def _reset(s: State, _: ev.InstanceReset) -> None:
 
 def _queued(s: State, e: ev.AskQueued) -> None:
     s.waiting[e.ask] = None
+    if e.priority is not None:
+        s.own_priorities[e.ask] = e.priority
+
+
+def _waits_no_more(s: State, ask: int) -> None:
+    s.waiting.pop(ask, None)
+    if s.own_priorities:
+        s.own_priorities.pop(ask, None)
 
 
 def _admitted(s: State, e: ev.AskAdmitted) -> None:
-    s.waiting.pop(e.ask, None)
+    _waits_no_more(s, e.ask)
     s.serving[e.ask] = None
     s.last_used = e.at
+    if e.at - s.visited_at >= VISIT_S:
+        s.visits, s.visited_at = visited(s.visits, e.at - s.visited_at), e.at
 
 
 def _ended(s: State, e: ev.AskEnded) -> None:
@@ -152,11 +201,19 @@ def _ended(s: State, e: ev.AskEnded) -> None:
         del s.serving[e.ask]
         s.last_used = e.at
     else:
-        s.waiting.pop(e.ask, None)
+        _waits_no_more(s, e.ask)
 
 
 def _refused(s: State, e: ev.AskRefused) -> None:
-    s.waiting.pop(e.ask, None)
+    _waits_no_more(s, e.ask)
+
+
+def _lent(s: State, e: ev.BatchLent) -> None:
+    s.lent[e.batch] = e.count
+
+
+def _returned(s: State, e: ev.BatchReturned) -> None:
+    s.lent.pop(e.batch, None)
 
 
 def _command_taken(s: State, e: ev.CommandTaken) -> None:
@@ -168,7 +225,11 @@ def _command_answered(s: State, e: ev.CommandAnswered) -> None:
 
 
 def _lease_requested(s: State, e: ev.LeaseRequested) -> None:
-    s.lease, s.lease_state, s.lease_bytes = e.lease, "waiting", e.bytes
+    s.lease, s.lease_state, s.lease_bytes, s.urgency = e.lease, "waiting", e.bytes, e.priority
+
+
+def _urgency_changed(s: State, e: ev.UrgencyChanged) -> None:
+    s.urgency = e.priority
 
 
 def _lease_held(s: State, e: ev.LeaseHeld) -> None:
@@ -189,12 +250,17 @@ def _slot_requested(s: State, e: ev.SlotRequested) -> None:
     s.slot, s.slot_state, s.slot_kind = e.slot, "waiting", e.transition
 
 
-def _slot_held(s: State, _: ev.SlotHeld) -> None:
-    s.slot_state = "held"
+def _slot_held(s: State, e: ev.SlotHeld) -> None:
+    s.slot_state, s.slot_copy = "held", e.copy_bytes
+    s.copy_denied = s.copy_denied and not e.copy_bytes
 
 
 def _slot_dropped(s: State, _: ev.SlotDropped) -> None:
-    s.slot_state = ""
+    s.slot_state, s.slot_copy = "", 0
+
+
+def _copy_denied(s: State, _: ev.CopyDenied) -> None:
+    s.copy_denied = True
 
 
 def _phase_changed(s: State, e: ev.PhaseChanged) -> None:
@@ -202,6 +268,7 @@ def _phase_changed(s: State, e: ev.PhaseChanged) -> None:
     if e.to is Phase.AWAKE:
         s.level, s.was_ready, s.restarts_noted, s.error = 0, True, (), ""
         s.last_used = max(s.last_used, e.at)
+        s.sleep_mode_off = s.sleep_mode_off and "proven"
 
 
 def _descent_set(s: State, e: ev.DescentSet) -> None:
@@ -214,10 +281,15 @@ def _descent_cleared(s: State, _: ev.DescentCleared) -> None:
 
 def _spawned(s: State, e: ev.EngineSpawned) -> None:
     s.run, s.alive, s.was_ready, s.faulted, s.level = e.run, True, False, "", 0
+    s.can_sleep = e.sleep_mode
     if s.launched != s.settings:
         s.launched, s.footprint_bytes = s.settings, 0  # what was measured was another configuration
-    s.pid = s.residue_first = 0
-    s.residue_grown = s.pinned_once = False
+    s.pid = s.residue_first = s.residue_last = 0
+    s.residue_grown = s.pinned_once = s.copy_denied = False
+
+
+def _sleep_mode_set(s: State, e: ev.SleepModeSet) -> None:
+    s.sleep_mode_off = "" if e.on else "tried"
 
 
 def _placed(s: State, e: ev.EnginePlaced) -> None:
@@ -234,8 +306,11 @@ def _rose(_: State, __: ev.EngineRose) -> None:
 
 def _slept(s: State, e: ev.EngineSlept) -> None:
     s.level = e.level
-    s.pinned_once = s.pinned_once or e.level == 1
-    s.residue_first = s.residue_first or e.residue_bytes
+    if e.level == 1:
+        s.pinned_once, s.copy_bytes = True, s.copy_bytes or s.slot_copy
+    if s.descent is None or s.descent.why != "pin":
+        s.keep_s = None
+    s.residue_first, s.residue_last = s.residue_first or e.residue_bytes, e.residue_bytes
     s.residue_grown = e.residue_bytes > s.residue_first + s.policy.residue_growth_max_bytes
 
 
@@ -248,8 +323,9 @@ def _faulted(s: State, e: ev.EngineFaulted) -> None:
 
 
 def _gone(s: State, e: ev.EngineGone) -> None:
-    s.alive, s.level, s.pid, s.descent = False, 0, 0, None
+    s.alive, s.level, s.pid, s.copy_bytes, s.descent, s.keep_s = False, 0, 0, 0, None, None
     s.serving.clear()  # their connections break by themselves; their Releases are void
+    s.lent.clear()  # what is admitted on them from now on meets nobody, and asks again
     if not e.expected:
         s.error = s.faulted or e.why or f"exit code {e.code}"
 
@@ -271,6 +347,10 @@ def _watch_changed(s: State, e: ev.WatchChanged) -> None:
     s.watched = e.on
 
 
+def _kept_alive(s: State, e: ev.KeepAliveSet) -> None:
+    s.keep_s = e.for_s
+
+
 def _timer_armed(s: State, e: ev.TimerArmed) -> None:
     s.timer = e.timer
 
@@ -278,23 +358,29 @@ def _timer_armed(s: State, e: ev.TimerArmed) -> None:
 _CHANGES: dict[type, Callable[[State, Any], None]] = {
     ev.InstanceCreated: _created,
     ev.InstanceConfigured: _configured,
+    ev.NeedCalibrated: _calibrated,
     ev.InstanceReset: _reset,
     ev.AskQueued: _queued,
     ev.AskAdmitted: _admitted,
     ev.AskEnded: _ended,
     ev.AskRefused: _refused,
+    ev.BatchLent: _lent,
+    ev.BatchReturned: _returned,
     ev.CommandTaken: _command_taken,
     ev.CommandAnswered: _command_answered,
     ev.LeaseRequested: _lease_requested,
+    ev.UrgencyChanged: _urgency_changed,
     ev.LeaseHeld: _lease_held,
     ev.LeaseDropped: _lease_dropped,
     ev.SlotRequested: _slot_requested,
     ev.SlotHeld: _slot_held,
     ev.SlotDropped: _slot_dropped,
+    ev.CopyDenied: _copy_denied,
     ev.PhaseChanged: _phase_changed,
     ev.DescentSet: _descent_set,
     ev.DescentCleared: _descent_cleared,
     ev.EngineSpawned: _spawned,
+    ev.SleepModeSet: _sleep_mode_set,
     ev.EnginePlaced: _placed,
     ev.EngineRose: _rose,
     ev.EngineMeasured: _measured,
@@ -307,4 +393,5 @@ _CHANGES: dict[type, Callable[[State, Any], None]] = {
     ev.RestartNoted: _restart_noted,
     ev.WatchChanged: _watch_changed,
     ev.TimerArmed: _timer_armed,
+    ev.KeepAliveSet: _kept_alive,
 }

@@ -1,17 +1,23 @@
-"""What actors say and what they record: frozen facts, no behaviour.
+"""What actors say: frozen facts, no behaviour.
 
-Commands come from outside, are imperative and may be refused; they carry an id, never a future. Outcomes are what effects came
-to, stamped with the `run`, `lease` or `slot` they belong to. Events are past tense: all that `evolve` sees, all that
-the journal keeps. Effects are what the shell shall do. Times are the shell's clock in seconds, memory is bytes per device.
+Commands come from outside and may be refused; they carry an id, never a future. Outcomes are what effects came to, stamped with
+the `run`, `lease` or `slot` they belong to. Times are the shell's clock in seconds, memory is bytes per device.
 """
 
 from enum import StrEnum
 from typing import Literal
 
+from vllama.actors.core.batches import BatchMessage
+from vllama.actors.core.facts import aside as aside
 from vllama.actors.core.facts import fact as fact
+from vllama.actors.core.keep import KeepAlive as KeepAlive
+from vllama.actors.core.measured import DeviceFound as DeviceFound
+from vllama.actors.core.measured import DeviceMeasured as DeviceMeasured
+from vllama.actors.core.measured import Measured as Measured
 from vllama.actors.core.policies import BrokerPolicy as BrokerPolicy
 from vllama.actors.core.policies import Need as Need
 from vllama.actors.core.policies import Policy as Policy
+from vllama.actors.core.refusal import Refusal as Refusal
 
 
 class Phase(StrEnum):
@@ -36,23 +42,16 @@ Why = Literal["evict", "command", "idle", "residue", "pin"]
 How = Literal["warm", "wake", "cold"]
 
 
-@fact
-class Refusal:
-    """Why somebody got no engine: `code` names the class in errors.py, `message` is for the person who reads it."""
-
-    code: str
-    message: str
-    retry_after_s: float | None = None
-
-
 # --- to an instance: commands -------------------------------------------------------------------------------
 
 
 @fact
 class Acquire:
-    """A request wants an awake engine."""
+    """A request wants an awake engine. `request`: the id that its answer will carry."""
 
     ask: int
+    request: str = ""
+    priority: int | None = None  # None: the model's own
 
 
 @fact
@@ -92,16 +91,21 @@ class Shutdown:
 
 @fact
 class Configure:
-    """The model's entry, or its files, have changed. `settings` are the names and digests of what an engine is started with."""
+    """The model's entry, or its files, have changed. `settings`: what an engine is started with, names and digests."""
 
     policy: Policy
     need: Need
     settings: tuple[tuple[str, str], ...] = ()
 
 
+@fact
+class Calibrate:
+    """The model's need as it follows from what its engine was measured to take; nothing was configured."""
+
+    need: Need
+
+
 # --- to an instance: from the broker ------------------------------------------------------------------------
-
-
 @fact
 class LeaseGranted:
     """The memory is the instance's own, on these devices; `bytes` (each device) may be less than asked for by a fresh start."""
@@ -113,17 +117,19 @@ class LeaseGranted:
 
 @fact
 class LeaseRefused:
-    """No memory will come of this request."""
+    """No memory will come of this. `exhausted`: the last start ran out of memory, and nobody is left to evict."""
 
     lease: int
     refusal: Refusal
+    exhausted: bool = False
 
 
 @fact
 class SlotGranted:
-    """The instance may be in transition until it returns the slot."""
+    """The instance may be in transition until it returns the slot. `copy_bytes`: of the host's RAM, for a sleep at level 1."""
 
     slot: int
+    copy_bytes: int = 0
 
 
 @fact
@@ -239,12 +245,9 @@ class TimerDue:
 
 
 # --- to the broker ------------------------------------------------------------------------------------------
-
-
 @fact
 class RequestLease:
-    """Memory for a start (`fresh`) or a wake. A wake's `bytes` are the whole footprint, residue included. `squeeze`: the last
-    start ran out of memory, so one more has to be evicted first."""
+    """Memory for a start (`fresh`) or a wake (the whole footprint, residue included). `squeeze`: one more has to go first."""
 
     model: str
     lease: int
@@ -253,6 +256,8 @@ class RequestLease:
     devices: tuple[str, ...]
     fresh: bool
     squeeze: bool = False
+    visits: float = aside(default=0.0)
+    priority: int = 0
 
 
 @fact
@@ -263,29 +268,42 @@ class ReturnLease:
     lease: int
     residue_bytes: int = 0
     last_used: float = 0.0
+    visits: float = aside(default=0.0)
+    priority: int = 0
 
 
 @fact
 class RequestSlot:
-    """The instance wants to start a transition."""
+    """The instance wants to start a transition; with `copy_bytes` of the host's RAM, if they can be had."""
 
     model: str
     slot: int
     kind: SlotKind
     devices: tuple[str, ...]
+    copy_bytes: int = 0
 
 
 @fact
 class ReturnSlot:
-    """The transition is over, or no longer wanted."""
+    """The transition is over (in `took_s`, to or from `level`), or no longer wanted. `copied`: see ReturnCopy."""
 
     model: str
     slot: int
+    copied: bool = False
+    took_s: float = aside(default=0.0)
+    level: Level = aside(default=0)
+
+
+@fact
+class ReturnCopy:
+    """The engine that slept at level 1 is gone, and with it its weights in the host's RAM."""
+
+    model: str
 
 
 @fact
 class Candidate:
-    """The lease may be evicted."""
+    """The lease may be evicted, to one of `levels`: `level` by itself. A first sleep at 1 takes `copy_bytes` of host RAM."""
 
     model: str
     lease: int
@@ -293,6 +311,19 @@ class Candidate:
     in_flight: int
     pinned: bool
     level: Level
+    levels: tuple[Level, ...] = aside(default=())
+    copy_bytes: int = aside(default=0)
+    visits: float = aside(default=0.0)
+    priority: int = 0
+
+
+@fact
+class Prioritize:
+    """A lease that waits, or a sleeper's, has another priority."""
+
+    model: str
+    lease: int
+    priority: int
 
 
 @fact
@@ -321,33 +352,6 @@ class EvictDeclined:
 
 
 @fact
-class DeviceFound:
-    """A device that leases can be booked on."""
-
-    device: str
-    kind: Literal["cpu", "cuda"]
-    total_bytes: int
-
-
-@fact
-class DeviceMeasured:
-    """One device as measured: `used_by` (model, bytes) counts whole process trees."""
-
-    device: str
-    free_bytes: int
-    shared_bytes: int
-    used_by: tuple[tuple[str, int], ...]
-
-
-@fact
-class Measured:
-    """The outcome of Measure; `devices` is empty when the host could not be asked."""
-
-    epoch: int
-    devices: tuple[DeviceMeasured, ...]
-
-
-@fact
 class Tick:
     """A second has passed while somebody waited."""
 
@@ -365,13 +369,13 @@ class HolderLost:
 
 
 InstanceMessage = (
-    Acquire | Release | Start | Sleep | Stop | Shutdown | Configure
+    Acquire | Release | Start | Sleep | Stop | Shutdown | Configure | Calibrate
     | LeaseGranted | LeaseRefused | SlotGranted | Offer | WatchUse | Evict | CancelEvict
     | EngineLaunched | EngineReady | EngineWeighed | EngineUnready | EngineUnreachable
-    | EngineAsleep | SleepFailed | EngineExited | TimerDue
+    | EngineAsleep | SleepFailed | EngineExited | TimerDue | BatchMessage | KeepAlive
 )  # fmt: skip
 BrokerMessage = (
-    RequestLease | ReturnLease | RequestSlot | ReturnSlot | Candidate | Busy | Idle | EvictDeclined
-    | DeviceFound | Measured | Tick | Replan | HolderLost
+    RequestLease | ReturnLease | RequestSlot | ReturnSlot | ReturnCopy | Candidate | Prioritize | Busy | Idle
+    | EvictDeclined | DeviceFound | Measured | Tick | Replan | HolderLost
 )  # fmt: skip
 Message = InstanceMessage | BrokerMessage

@@ -5,11 +5,13 @@ from vllama.actors.core.facts import fact
 
 @fact
 class Need:
-    """What a fresh start takes of each device: `weights_bytes` is exact, `bytes` an estimate. `devices` may be empty: any."""
+    """What a fresh start takes of each device: `weights_bytes` is exact, `bytes` an estimate. `devices` may be empty: any.
+    `copy_bytes` is what its first sleep at level 1 takes of the host's RAM, all devices together (0: nothing, as on CPU)."""
 
     bytes: int
     weights_bytes: int
     devices: tuple[str, ...] = ()
+    copy_bytes: int = 0
 
 
 @fact
@@ -18,11 +20,14 @@ class Policy:
 
     queue_max: int = 1024
     sleep_level: int = 2
+    any_level: bool = False  # nobody has named one: the broker may choose another where it knows better
     unload_timeout: float = 1800.0
     unload_mode: int = 2
     stop_timeout_s: float = 6 * 3600.0
     drain_timeout_s: float | None = None
     pinned: bool = False
+    priority: int = 0  # the higher, the sooner served and the later evicted
+    on_gpu: bool = False  # where an engine sleeps only if it was started with vLLM's sleep mode
     pin_idle_s: float = (
         5.0  # level-1 models: idle for so long after the load, they sleep and wake once (it pins host RAM)
     )
@@ -44,3 +49,5 @@ class BrokerPolicy:
     wait_timeout_s: float = 600.0
     busy_grace_s: float = 10.0
     memory_return_timeout_s: float = 10.0
+    policy: str = "lru"
+    sleep_ram_max_bytes: int = 0

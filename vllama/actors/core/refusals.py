@@ -1,5 +1,7 @@
 """The words in which somebody is told that there is no engine: what happened, to which model, what to do next."""
 
+import math
+
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import Refusal
 
@@ -15,15 +17,16 @@ def queue_full(s: State) -> Refusal:
 
 
 def start_failed(s: State, error: str, not_before: float, now: float, *, given_up: bool) -> Refusal:
-    """502: the engine could not be started; ends with its log's last lines."""
+    """502: there is no engine, because of what happened to the last one; ends with its log's last lines."""
+    what = "its engine failed after it had been up" if s.was_ready else "it could not be started"
+    log = f" (log: {s.log})" if s.log else ""
     if given_up:
         then = f"It failed too often and is not tried again until `vllama start {s.model}` or `vllama stop {s.model}`."
-        return Refusal("start_failed", f"{s.model} could not be started. {then} Last error: {error}")
+        return Refusal("start_failed", f"{s.model}: {what}{log}. {then} Last error: {error}")
     wait = max(not_before - now, 0.0)
-    log = f" (log: {s.log})" if s.log else ""
-    return Refusal(
-        "start_failed", f"{s.model} could not be started{log}: {error}", retry_after_s=max(wait, 1.0)
-    )
+    when = f"A request in {math.ceil(wait)} s or later" if wait else "The next request"
+    text = f"{s.model}: {what}{log}. {when} starts it again. What happened: {error}"
+    return Refusal("start_failed", text, retry_after_s=max(wait, 1.0))
 
 
 def stopped(s: State) -> Refusal:
@@ -71,6 +74,11 @@ def no_memory(model: str, need: int, free: int, holders: str, waited_s: float) -
         f"the rest is held by {holders or 'others'}"
     )
     return Refusal("no_memory", text, retry_after_s=10.0)
+
+
+def no_copy(s: State) -> str:
+    """Why a level-1 sleep went deeper."""
+    return f"no room in sleep_ram_max_bytes for {human(s.need.copy_bytes)} of weights: deeper than level 1"
 
 
 def exit_text(s: State, code: int | None, why: str, tail: str) -> str:

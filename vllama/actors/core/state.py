@@ -1,5 +1,6 @@
 """StateManager: the read model, folded from the journal by the very `evolve` that the actors use. Memory only."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -7,6 +8,7 @@ from vllama.actors.core import broker_state, instance_state
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.events import Event, HostNoted
 from vllama.actors.core.instance_state import State
+from vllama.actors.core.levels import notes_on
 from vllama.actors.core.messages import Phase
 
 BROKER = "broker"
@@ -25,6 +27,7 @@ class InstanceView:
     devices: tuple[str, ...]
     memory_bytes: int
     residue_bytes: int
+    copy_bytes: int  # its weights in the host's RAM, since it slept at level 1
     in_flight: int
     waiting: int
     last_used: float | None
@@ -35,6 +38,10 @@ class InstanceView:
     mode_reason: str
     error: str
     restart_needed: tuple[str, ...] = ()  # settings that have changed since this engine was started
+    idle_after_s: float | None = None  # idle for so long, it goes to sleep; None: never by itself
+    footprint_bytes: int = 0  # of each device, as measured while it was awake; 0: not yet
+    priority: int = 0  # the model's own; of those who wait, the highest
+    notes: tuple[str, ...] = ()  # sleep levels that it does not use, and why
 
 
 class StateManager:
@@ -78,8 +85,14 @@ class StateManager:
 
     def copy(self) -> "StateManager":
         """An independent copy: a snapshot."""
+        return self.copy_since(StateManager(), frozenset())
+
+    def copy_since(self, earlier: "StateManager", changed: Collection[str]) -> "StateManager":
+        """The same, but who has not changed since an earlier snapshot is that one's, for nobody changes a snapshot."""
         twin = StateManager()
-        twin._states = {actor: state.copy() for actor, state in self._states.items()}
+        for actor, state in self._states.items():
+            same = None if actor in changed else earlier.state(actor)
+            twin.put(actor, state.copy() if same is None else same)
         twin.host_notes = dict(self.host_notes)
         return twin
 
@@ -111,6 +124,7 @@ def view(s: State) -> InstanceView:
         devices=s.devices if s.alive or held else (),
         memory_bytes=held or s.residue_bytes,
         residue_bytes=s.residue_bytes,
+        copy_bytes=s.copy_bytes,
         in_flight=len(s.serving),
         waiting=len(s.waiting),
         last_used=s.last_used or None,
@@ -121,4 +135,8 @@ def view(s: State) -> InstanceView:
         mode_reason=s.mode_reason if s.alive else "",
         error=s.error,
         restart_needed=s.stale(),
+        idle_after_s=s.idle_after_s(),
+        footprint_bytes=s.footprint_bytes if s.alive else 0,
+        priority=s.urgency if s.lease_state == "waiting" else s.policy.priority,
+        notes=notes_on(s),
     )
