@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vllama.api.answers import plain_answer
+from vllama.api.answers import plain_answer, shaped
+from vllama.api.page import is_page, page_off
 from vllama.config import VllamaConfig
 from vllama.errors import ConfigError
 
@@ -92,9 +93,13 @@ def warn_if_exposed(address: str, keys: Keys) -> bool:
     return off
 
 
+# What of Ollama's API changes which models there are.
+_CHANGING = ("/api/pull", "/api/delete", "/api/copy", "/api/create", "/api/push", "/api/blobs")
+
+
 def is_control(path: str) -> bool:
-    """Whether a path is for operators: `/control...` and `/debug...`."""
-    return path.startswith(("/control", "/debug"))
+    """Whether a path is for operators: `/control...`, `/debug...`, `/metrics`, and what changes something among Ollama's."""
+    return path.startswith(("/control", "/debug", *_CHANGING)) or path == "/metrics"
 
 
 class Cors:
@@ -129,12 +134,16 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
+        if refusal is not None:
+            refusal = shaped(scope["path"], refusal)
         await (self._app if refusal is None else refusal)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         path: str = scope["path"]
         if path == OPEN_PATH:
             return None
+        if is_page(path):
+            return page_off() if self._control_off else None
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         control = is_control(path)
         if control and self._control_off:

@@ -3,7 +3,7 @@
 import json
 import math
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from vllama.errors import VllamaError
 
@@ -34,6 +34,17 @@ def error_answer(error: VllamaError, headers: dict[str, str] | None = None) -> J
     if after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(after_s)))
     return JSONResponse(error_of(error), error.status_hint, headers)
+
+
+def shaped(path: str, answer: Response) -> Response:
+    """An error in the shape that the readers of this path expect: on Ollama's routes the message alone."""
+    if not path.startswith("/api/"):
+        return answer
+    error = json.loads(bytes(answer.body)).get("error")
+    if isinstance(error, dict):
+        headers = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        return JSONResponse({"error": error.get("message", "")}, answer.status_code, headers)
+    return answer
 
 
 def plain_answer(status: int, message: str, code: str) -> JSONResponse:

@@ -13,13 +13,19 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllama.actors import System
-from vllama.api import events, instances, models, routes
+from vllama.api import asking, events, instances, models, page, routes
 from vllama.api.access import Access, Cors, Keys, options_of
-from vllama.api.answers import error_answer, plain_answer
+from vllama.api.answers import error_answer, plain_answer, shaped
+from vllama.api.fast.common import Common
+from vllama.api.links import Links
+from vllama.api.metrics import Metrics
+from vllama.api.ollama.routes import routes as ollama_routes
 from vllama.api.pace import Pace
 from vllama.api.proxy import RETRY_AFTER_S, Edge, Proxy, StoredProxy
 from vllama.api.realtime import Realtime
 from vllama.api.stored import Responses
+from vllama.api.tracing import tracing_of
+from vllama.api.traffic import Traffic
 from vllama.api.upstream import Upstreams
 from vllama.errors import ShuttingDown, VllamaError
 
@@ -30,12 +36,18 @@ _CODES = {403: "forbidden", 404: "not_found", 405: "method_not_allowed", 415: "u
 
 def create_app(system: System, keys: Keys | None = None, *, control_off: bool = False) -> FastAPI:
     """The application over a running System. Nothing is redirected or documented by itself: an unknown path is 404."""
-    upstreams = Upstreams()
+    upstreams, traffic = Upstreams(), Traffic()
+    tracing = tracing_of(system.config, system.journal.tally.last_rise.get)
+    edge = Edge(system, upstreams, Responses(), Pace(), traffic, tracing)
+    common = Common(edge, Links(), keys or Keys())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with common.running():
+            yield
         await upstreams.aclose()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="vllama",
@@ -50,14 +62,19 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
         },
     )
     app.state.system = system
+    system.bank.on_counted = traffic.add
     app.state.closing = asyncio.Event()
+    app.state.common = common
     # The data path comes first and goes round FastAPI's own machinery, which costs more than the rest of it.
-    app.router.routes.extend(_data_routes(system, upstreams))
+    app.router.routes.extend(_data_routes(system, edge))
     app.router.routes.append(Route("/debug/events", events.endpoint, methods=["GET"]))
     app.router.routes.append(Route("/debug/journal", events.journal, methods=["GET"]))
+    app.router.routes.append(Route("/metrics", Metrics(system, traffic).endpoint, methods=["GET"]))
+    app.router.routes.extend(page.routes())
     app.add_api_route("/health", _health, methods=["GET", "HEAD"])
     app.include_router(models.router)
     app.include_router(instances.router)
+    app.include_router(asking.router)
     # The last one added stands first: a preflight carries no key, and a refusal must be readable to an allowed page.
     app.add_middleware(Options, routes=app.router.routes)
     app.add_middleware(Access, config=system.config, keys=keys or Keys(), control_off=control_off)
@@ -66,16 +83,16 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
     return app
 
 
-def _data_routes(system: System, upstreams: Upstreams) -> Iterator[BaseRoute]:
-    edge = Edge(system, upstreams, Responses(), Pace())
+def _data_routes(system: System, edge: Edge) -> Iterator[BaseRoute]:
     for path in routes.JSON_PATHS:
         yield Route(path, Proxy(edge, path), methods=["POST"])
     for path in routes.FORM_PATHS:
         yield Route(path, Proxy(edge, path, form=True), methods=["POST"])
-    stored, cancel = (StoredProxy(edge, suffix) for suffix in ("", "/cancel"))
+    stored, cancel = (StoredProxy(edge, system, suffix) for suffix in ("", "/cancel"))
     yield Route(routes.RESPONSE, stored, methods=["GET"])
     yield Route(routes.RESPONSE_CANCEL, cancel, methods=["POST"])
-    yield WebSocketRoute(routes.REALTIME, Realtime(system))
+    yield WebSocketRoute(routes.REALTIME, Realtime(system, edge.traffic))
+    yield from ollama_routes(edge)
 
 
 class Options:
@@ -109,11 +126,11 @@ async def _known(_: Request, error: Exception) -> JSONResponse:
     return error_answer(error)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = plain_answer(error.status_code, str(error.detail), _CODES.get(error.status_code, "http_error"))
     answer.headers.update(error.headers or {})
-    return answer
+    return shaped(request.url.path, answer)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -126,6 +143,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return plain_answer(400, "; ".join(faults), "bad_request")
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return plain_answer(500, "vllama met a bug; its log has the traceback.", "internal_error")
+    answer = plain_answer(500, "vllama met a bug; its log has the traceback.", "internal_error")
+    return shaped(request.url.path, answer)

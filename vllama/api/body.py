@@ -4,7 +4,11 @@ import json
 import math
 from collections.abc import Iterable
 
+from vllama.config import PRIORITY_LIMIT
 from vllama.errors import BadRequest
+
+# Keys of a body that speak to vllama, not to the engine: how long the model stays awake after this request. Taken out of it.
+KEEP_KEYS = ("keep_alive", "ttl")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -54,6 +58,25 @@ def _solid(text: str, at: int) -> int:
     while text[at] in " \t\n\r":
         at += 1
     return at
+
+
+def priority_of(headers: Headers, at_most: int) -> int | None:
+    """The request's own priority, from X-Vllama-Priority; None when it gave none: its model's then. Callers may lower it, and
+    raise it as far as `priority_max` says."""
+    given = header(headers, b"x-vllama-priority")
+    if given is None:
+        return None
+    digits = given.strip().removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 4 and int(digits) <= PRIORITY_LIMIT):
+        raise BadRequest(
+            f"X-Vllama-Priority must be a whole number from -{PRIORITY_LIMIT} to {at_most}, not {given!r}."
+        )
+    priority = int(given)
+    if priority > at_most:
+        raise BadRequest(
+            f"X-Vllama-Priority may be at most {at_most} on this server, not {priority}: its setting `priority_max` says so."
+        )
+    return priority
 
 
 def wait_of(headers: Headers) -> float | None:

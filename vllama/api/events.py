@@ -1,25 +1,27 @@
 """GET /debug/events: the journal's tail as server-sent events. No second event system: each event is one record.
 
 `id:` is the record's sequence number, `event:` its kind, `data:` the record as JSON. A reader resumes with Last-Event-ID or
-`?since=N`; what it can no longer have is announced as `event: gap` with the first and the last number lost.
+`?since=N`; what it can no longer have is announced as `event: gap` with the first and the last number lost. With `words=1` each
+record also says in words what happened.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from vllama.actors import Gap, Journal, Record, Subscription, System, record_json
+from vllama.actors import Gap, Journal, Record, Subscription, System, record_json, told
 from vllama.errors import BadRequest
 
 HEARTBEAT_S = 15.0
 
 
 async def endpoint(request: Request) -> Response:
-    """`?since= &model= &kind= &follow=0`; `model` and `kind` may be repeated and then mean any of them."""
+    """`?since= &model= &kind= &follow=0 &words=1`; `model` and `kind` may be repeated and then mean any of them."""
     query = request.query_params
     since = _number("since", query["since"]) if "since" in query else None
     if (resumed := request.headers.get("last-event-id")) is not None:
@@ -27,6 +29,9 @@ async def endpoint(request: Request) -> Response:
     follow = query.get("follow", "1")
     if follow not in ("0", "1"):
         raise BadRequest(f"follow must be 0 or 1, not {follow!r}.")
+    words = query.get("words", "0")
+    if words not in ("0", "1"):
+        raise BadRequest(f"words must be 0 or 1, not {words!r}.")
     return EventStream(
         request.app.state.system.journal,
         request.app.state.closing,
@@ -34,6 +39,7 @@ async def endpoint(request: Request) -> Response:
         models=frozenset(query.getlist("model")),
         kinds=frozenset(query.getlist("kind")),
         follow=follow == "1",
+        words=words == "1",
     )
 
 
@@ -62,6 +68,7 @@ class EventStream(Response):
         models: frozenset[str],
         kinds: frozenset[str],
         follow: bool,
+        words: bool,
     ) -> None:
         super().__init__(media_type="text/event-stream")
         self.headers["Cache-Control"] = "no-store"
@@ -73,6 +80,7 @@ class EventStream(Response):
         self._models = models
         self._kinds = kinds
         self._follow = follow
+        self._json = told if words else record_json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Subscribed before the head is out: whoever has the head misses nothing that follows.
@@ -99,7 +107,7 @@ class EventStream(Response):
 
     async def _pump(self, subscription: Subscription, send: Send) -> None:
         async for item in self._items(subscription):
-            await send({"type": "http.response.body", "body": _event(item), "more_body": True})
+            await send({"type": "http.response.body", "body": _event(item, self._json), "more_body": True})
 
     async def _items(self, subscription: Subscription) -> AsyncIterator[Record | Gap]:
         if not self._follow:
@@ -131,9 +139,9 @@ async def _beat(send: Send) -> None:
         await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
 
 
-def _event(item: Record | Gap) -> bytes:
+def _event(item: Record | Gap, as_json: Callable[[Record], dict[str, Any]]) -> bytes:
     if isinstance(item, Gap):
         data = json.dumps({"first": item.first, "last": item.last})
         return f"event: gap\ndata: {data}\n\n".encode()
-    fields = record_json(item)
+    fields = as_json(item)
     return f"id: {item.seq}\nevent: {type(item.event).__name__}\ndata: {json.dumps(fields)}\n\n".encode()

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from vllama.actors import CommandResult, System
-from vllama.api import operating
+from vllama.api import operating, showing, store
 from vllama.api.schemas import ModelBody, SleepBody
 
 
@@ -39,10 +39,10 @@ async def info(request: Request) -> JSONResponse:
 
 @router.get("/ps")
 async def ps(request: Request) -> JSONResponse:
-    """Every instance that has been asked for, and the devices."""
+    """Every instance that has been asked for, the devices, the host's RAM: from memory, so that nothing can delay it."""
     system = _system(request)
-    devices = (await system.info()).get("devices", [])
-    return JSONResponse({"instances": [asdict(view) for view in system.ps()], "devices": devices})
+    views = [asdict(view) for view in system.ps()]
+    return JSONResponse({"instances": views, "devices": system.devices(), "ram": system.ram()})
 
 
 @router.post("/start", dependencies=_json)
@@ -64,4 +64,6 @@ async def sleep(request: Request, body: SleepBody) -> JSONResponse:
 
 
 router.include_router(operating.reads)
+router.include_router(showing.reads)
 router.include_router(operating.commands, dependencies=_json)
+router.include_router(store.commands, dependencies=_json)

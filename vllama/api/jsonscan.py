@@ -1,4 +1,5 @@
-"""Finds the top-level `model` of a JSON body that arrives in parts, in memory that does not grow with the body.
+"""Finds the top-level `model` of a JSON body that arrives in parts, and the pairs that are for us alone, in memory that does not
+grow with the body.
 
 The whole grammar is checked on the way, for a body that is no JSON must start no engine. Runs of plain items are swallowed
 by one regular expression each, which is what makes 100 MB of numbers cheap; see design/decisions/bodies.md.
@@ -9,6 +10,7 @@ import json
 import re
 from enum import Enum, auto
 
+from vllama.api.body import KEEP_KEYS
 from vllama.errors import BadRequest
 
 DEPTH_MAX = 500
@@ -43,7 +45,8 @@ class _Wants(Enum):
 
 
 class JsonScan:
-    """`feed` every part, then `end`: the model's name. `span` is where its value stands, in bytes, quotes included."""
+    """`feed` every part, then `end`: the model's name. `span` is where its value stands, in bytes, quotes included. `said` are
+    the values of the keys that speak to us, `taken` where their pairs stand, each with a comma."""
 
     def __init__(self) -> None:
         self.span = (0, 0)
@@ -59,6 +62,13 @@ class JsonScan:
         self._is_model = False  # the value that comes, or is being read, is the one we look for
         self._start = 0
         self._model: str | None = None
+        self.said: dict[str, object] = {}
+        self.taken: list[tuple[int, int]] = []
+        self._ours = ""  # the key for us whose value comes, or is being read
+        self._pair = 0  # where the latest pair of the top begins: with the comma before it, if there is one
+        self._first = True  # what comes next is the first pair that stays
+        self._open: int | None = None  # a pair that is to be taken with the comma behind it
+        self._known = (0, 0)  # a place in the text, and how many bytes of it come before
 
     def feed(self, part: bytes) -> None:
         """The next part. Raises BadRequest as soon as the body cannot be what it must."""
@@ -84,6 +94,7 @@ class JsonScan:
     def _run(self, more: str, *, final: bool) -> None:
         text = self._rest + more
         at = 0
+        self._known = (0, self._before)
         while at < len(text):
             if self._in_string:
                 moved = self._string(text, at, final=final)
@@ -130,10 +141,13 @@ class JsonScan:
         if self._is_key:
             self._wants = _Wants.COLON
             self._is_model = value == "model" and len(self._stack) == 1
+            self._ours = str(value) if value in KEEP_KEYS and len(self._stack) == 1 else ""
             if self._is_model and self._model is not None:
                 raise BadRequest("The request names `model` more than once.")
             return
         self._wants = _Wants.COMMA_OR_END
+        if self._ours:
+            self._take(value, self._place(text, end))
         if self._is_model:
             self._is_model = False
             self._model = checked_model(value)
@@ -150,6 +164,8 @@ class JsonScan:
                     self._wants = _Wants.KEY
                     return run.end()
                 if char == '"':
+                    if self._first and len(self._stack) == 1:
+                        self._pair = self._place(text, at)
                     return self._open_string(at, key=True)
                 if char == "}" and self._wants is _Wants.KEY_OR_END:
                     return self._close(at)
@@ -158,6 +174,8 @@ class JsonScan:
                 return at + 1
             case _Wants.COMMA_OR_END:
                 if char == ",":
+                    if len(self._stack) == 1:
+                        self._comma(self._place(text, at))
                     self._wants = _Wants.KEY if self._stack[-1] == "{" else _Wants.VALUE
                     return at + 1
                 if char == ("}" if self._stack[-1] == "{" else "]"):
@@ -177,6 +195,8 @@ class JsonScan:
                 return run.end()
             if char == "]" and self._wants is _Wants.ITEM_OR_END:
                 return self._close(at)
+        if self._ours and char in "{[":
+            raise BadRequest(f"`{self._ours}` must be a number of seconds or a duration such as 5m.")
         if char in "{[":
             self._stack.append(char)
             if len(self._stack) > DEPTH_MAX:
@@ -194,11 +214,36 @@ class JsonScan:
         if word.end() - at > TOKEN_MAX or _WHOLE_SCALAR.fullmatch(text, at, word.end()) is None:
             raise self._bad(at)
         self._wants = _Wants.COMMA_OR_END
+        if self._ours:
+            self._take(json.loads(word[0]), self._place(text, word.end()))
         return word.end()
+
+    def _take(self, value: object, end: int) -> None:
+        """A pair for us is over."""
+        self.said[self._ours] = value
+        self._ours = ""
+        if self._first:
+            self._open = self._pair
+        else:
+            self.taken.append((self._pair, end))
+
+    def _comma(self, at: int) -> None:
+        """Between two pairs of the top."""
+        if self._open is None:
+            self._first, self._pair = False, at
+        else:  # what comes next is the first pair now
+            self.taken.append((self._open, at + 1))
+            self._open = None
+
+    def _place(self, text: str, at: int) -> int:
+        """In bytes. Asked for from left to right, so that no text is counted twice."""
+        chars, there = self._known
+        self._known = (at, there + _bytes(text[chars:at]))
+        return self._known[1]
 
     def _open_string(self, at: int, *, key: bool) -> int:
         self._in_string, self._is_key = True, key
-        matters = (key and len(self._stack) == 1) or (not key and self._is_model)
+        matters = (key and len(self._stack) == 1) or (not key and bool(self._is_model or self._ours))
         self._kept, self._kept_chars = ([] if matters else None), 0
         return at + 1
 

@@ -1,4 +1,4 @@
-"""The listening socket, bound before anything else is started, and who holds the port when it is taken."""
+"""The listening sockets, bound before anything else is started, and who holds the port when it is taken."""
 
 import errno
 import os
@@ -7,9 +7,26 @@ from pathlib import Path
 
 from vllama.errors import ConfigError
 
+UNSENT_BYTES_MAX = 2**17
+TCP_NOTSENT_LOWAT = 25  # Python 3.11 has no name for it
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections already. Raises ConfigError saying what is wrong and what to do."""
+
+def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
+    """So many sockets on one port: the kernel spreads connections over them. Raises ConfigError."""
+    first = listen(host, port, shared=count > 1)
+    try:
+        more = [listen(host, first.getsockname()[1], joins=True) for _ in range(count - 1)]
+    except ConfigError:
+        first.close()
+        raise
+    return [first, *more]
+
+
+def listen(
+    host: str, port: int, *, shared: bool = False, joins: bool = False, option: str = "--port"
+) -> socket.socket:
+    """A socket that accepts connections already. `shared`: others of ours may join its port; `joins`: this one does. Raises
+    ConfigError saying what is wrong and what to do: with `option`, for example."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -22,24 +39,32 @@ def listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if joins:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # What a client does not read piles up in the kernel no higher than this; each connection has it from the listener.
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
         sock.bind(address)
+        if (
+            shared
+        ):  # only now: whoever has the port already, another server of this user too, keeps it for itself
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen(2048)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             message = (
-                f"port {port} on {host} is taken{_holder(port)}; stop that one, or choose another --port"
+                f"port {port} on {host} is taken{holder(port)}; stop that one, or choose another {option}"
             )
         else:
             message = (
-                f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port"
+                f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or {option}"
             )
         raise ConfigError(message) from error
     sock.setblocking(False)
     return sock
 
 
-def _holder(port: int) -> str:
+def holder(port: int) -> str:
     """ " by pid N (its command)" if /proc tells, else nothing: other users' processes are closed to us."""
     inodes = _listeners(port)
     for process in Path("/proc").glob("[0-9]*"):

@@ -49,6 +49,8 @@ class Cards:
                 "max_model_len": entry.max_model_len or files.context_length,
                 "aliases": list(entry.aliases),
             }
+            if files.problem:
+                card["problem"] = files.problem
             self._heads[files.id] = (files.id, _head(card))
             for name, path in entry.lora.items():
                 adapter = {**card, "id": name, "root": path, "parent": files.id, "aliases": []}
@@ -78,7 +80,7 @@ def _tail(view: InstanceView | None) -> str:
     status: dict[str, object] = {"value": _VALUES.get(phase, "unloaded"), "phase": phase}
     if phase == "failed":
         status["failed"] = True
-    return json.dumps(status) + "}"
+    return json.dumps(status, separators=(",", ":")) + "}"
 
 
 async def _cards(request: Request) -> Cards:

@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from vllama.actors import System, Ticket
+from vllama.actors import Desk, System, Ticket
 from vllama.api.answers import error_answer, error_event
-from vllama.api.body import header, wait_of
+from vllama.api.body import header, priority_of, wait_of
+from vllama.api.kinds import unserved
 from vllama.api.pace import Pace
 from vllama.api.request_body import Body, read_request
-from vllama.api.routes import RESPONSES
+from vllama.api.routes import RESPONSE, RESPONSE_CANCEL, RESPONSES
 from vllama.api.stored import IdSeeker, Maker, Responses, gone
+from vllama.api.tracing import Trace, Tracing, without
+from vllama.api.traffic import HUNG_UP, Traffic
 from vllama.api.upstream import Ask, Upstreams
 from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
 
@@ -40,7 +43,7 @@ NOT_FORWARDED = _HOP_BY_HOP | {
     b"cookie",
     b"x-request-id",
 }
-_NOT_RETURNED = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
+NOT_RETURNED = _HOP_BY_HOP | {b"date", b"server", b"x-request-id"}
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,12 @@ log = logging.getLogger(__name__)
 class Edge:
     """What every endpoint of the data path shares."""
 
-    system: System
+    desk: Desk
     upstreams: Upstreams
     responses: Responses
     pace: Pace
+    traffic: Traffic
+    tracing: Tracing | None = None
 
 
 class Proxy:
@@ -74,16 +79,18 @@ class Proxy:
 class StoredProxy:
     """The ASGI endpoint of what asks for a response by its id."""
 
-    def __init__(self, edge: Edge, suffix: str = "") -> None:
+    def __init__(self, edge: Edge, system: System, suffix: str = "") -> None:
         self._edge = edge
+        self._system = system
         self._suffix = suffix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response_id: str = scope["path_params"]["response_id"]
-        maker = self._edge.responses.maker_of(response_id, self._edge.system)
+        maker = self._edge.responses.maker_of(response_id, self._system)
         # Only ids that an engine has given are known, and those are harmless in a path.
         path = f"{RESPONSES}/{response_id}{self._suffix}"
         exchange = Exchange(self._edge, path, scope, receive, send)
+        exchange.route = RESPONSE_CANCEL if self._suffix else RESPONSE
         exchange.maker = maker
         await exchange.run()
 
@@ -94,20 +101,25 @@ class Exchange:
     responses: Responses | None = None  # who is told which response was made
     maker: Maker | None = None  # the one engine that can answer, where the body names none
     form = False
+    route = ""  # the pattern, where the path is none
 
     def __init__(self, edge: Edge, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        self._system = edge.system
+        self._desk = edge.desk
         self._upstreams = edge.upstreams
         self._pace = edge.pace
+        self._traffic = edge.traffic
+        self._tracing = edge.tracing
+        self._trace: Trace | None = None
         self._path = path
         query: bytes = scope.get("query_string", b"")
         self._target = path.encode() + (b"?" + query if query else b"")
         self._scope = scope
         self._receive = receive
-        self._send = send
+        self._send_on = send
         self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self._id = _request_id(self._headers)
         self._model = ""
+        self._priority: int | None = None
         self._work: asyncio.Task[None] | None = None
         self._gone = False  # the client hung up
         self._failure: VllamaError | None = None  # what the answer ends with, where it does not end well
@@ -115,17 +127,54 @@ class Exchange:
         self._finished = False  # its last byte is out
         self._events = False  # it is an event stream whose end we may append to
         self._tail = b""
+        self._known = ""  # the model, once it is one that there is
+        self._status, self._received, self._sent = 0, 0, 0
 
     async def run(self) -> None:
-        """The whole exchange. The work is a task of its own so that a hang-up or an operator can end it anywhere."""
+        """The whole exchange, counted and, where that is wanted, traced."""
+        begun = time.perf_counter()
+        route = self.route or self._path
+        if self._tracing is not None:
+            self._trace = self._tracing.begin(
+                self._scope["method"], route, self._headers, self._id.decode("latin-1")
+            )
         try:
-            if self._system.stopping:
+            await self._run()
+        finally:
+            gone = self._gone and not self._finished  # a client that has had all of it may leave
+            cut = self._started and (gone or self._failure is not None)
+            status = HUNG_UP if gone or not self._status else self._status
+            if self._trace is not None:
+                error = self._failure.code if self._failure is not None else "client_left" if gone else ""
+                self._trace.end(status, error)
+            self._traffic.count(
+                self._known,
+                route,
+                status,
+                time.perf_counter() - begun,
+                self._received,
+                self._sent,
+                cut=cut,
+            )
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self._sent += len(message.get("body", b""))
+        else:
+            self._status = message["status"]
+        await self._send_on(message)
+
+    async def _run(self) -> None:
+        """The work is a task of its own so that a hang-up or an operator can end it anywhere."""
+        try:
+            if self._desk.stopping:
                 raise ShuttingDown("vllama is shutting down.", retry_after_s=RETRY_AFTER_S)
             wait_s = wait_of(self._headers)
+            self._priority = priority_of(self._headers, self._desk.config.priority_max)
             body = await self._read()
             if body is None:
                 return
-            self._model = body.model
+            self._model, self._received = body.model, body.size
         except VllamaError as error:
             self._failure = error
         else:
@@ -145,7 +194,7 @@ class Exchange:
         if self.maker is not None:
             return Body(self.maker.model)
         return await read_request(
-            self._receive, self._headers, self._system.config.body_bytes_max, form=self.form
+            self._receive, self._headers, self._desk.config.body_bytes_max, form=self.form
         )
 
     async def _watch(self) -> None:
@@ -162,7 +211,7 @@ class Exchange:
             return
         kind: type[VllamaError] = InstanceStopped
         why = "an operator stopped the model or put it to sleep"
-        if self._system.stopping:
+        if self._desk.stopping:
             kind, why = ShuttingDown, "vllama is shutting down"
         text = f"{self._model}: the request was cut off: {why}"
         self._failure = kind(text, model=self._model, retry_after_s=RETRY_AFTER_S)
@@ -173,28 +222,39 @@ class Exchange:
         """Wait for an awake engine, then pass bytes. However this is left, the ticket is released, after the engine's
         connection has been closed."""
         try:
-            route = await self._system.route(self._model)
+            route = await self._desk.route(self._model)
         except VllamaError as error:
             self._failure = error
             return
         if route.served != self._model:
             body.rename(route.served)
-        self._model = route.model
+        self._model = self._known = route.model
+        if refused := unserved(self._desk.catalog.kind_of(route.model), self._path, route.served):
+            self._failure = refused
+            return
         if not await self._attempt(body, wait_s, last=False):
             await self._attempt(body, wait_s, last=True)
 
     async def _attempt(self, body: Body, wait_s: float | None, *, last: bool) -> bool:
         """False when nobody listens at the engine: it is dying, nothing was sent, and another try gets its successor."""
+        if self._trace is not None:
+            self._trace.waiting(self._model)
         try:
-            ticket = await self._system.ensure_instance_running(self._model, wait_s)
+            ticket = await self._desk.ensure_instance_running(
+                self._model, wait_s, self._id.decode("latin-1"), self._priority
+            )
         except VllamaError as error:
             self._failure = error
             return True
+        if self._trace is not None:
+            self._trace.admitted(self._model, ticket.state)
         if ticket.state != "warm":
             self._pace.rose(ticket.wait_ms / 1000)
         begun = time.monotonic()
         try:
             ticket.on_abort = self._abort
+            if body.keep_s is not None:
+                self._desk.keep_alive(ticket.model, body.keep_s)
             if self.maker is not None and ticket.run != self.maker.run:
                 self._failure = gone(self._path, self._model)
                 return True
@@ -207,12 +267,16 @@ class Exchange:
             self._failure = self._failure or self._lost(error)
         finally:
             ticket.release()
+            if self._trace is not None:
+                self._trace.forwarded()
             self._pace.held(time.monotonic() - begun)
         return True
 
     async def _forward(self, ticket: Ticket, body: Body) -> None:
         """The engine's answer as it is: status, headers but those of the hop, and every byte as it comes."""
         headers = forwardable(self._headers, NOT_FORWARDED, b"x-vllama-")
+        if self._trace is not None:
+            headers = without(headers) + self._trace.forwarding(ticket.host, ticket.port)
         headers.append((b"x-request-id", self._id))
         headers.append((b"content-length", b"%d" % body.size))
         ask = Ask(self._scope["method"], self._target, headers, body.content)
@@ -231,7 +295,7 @@ class Exchange:
         self._finished = True
 
     async def _start(self, response: httpx.Response, ticket: Ticket) -> None:
-        headers = forwardable([(key.lower(), value) for key, value in response.headers.raw], _NOT_RETURNED)
+        headers = forwardable([(key.lower(), value) for key, value in response.headers.raw], NOT_RETURNED)
         kind = header(headers, b"content-type") or ""
         self._events = kind.startswith("text/event-stream") and header(headers, b"content-length") is None
         headers += [

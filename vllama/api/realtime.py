@@ -16,27 +16,35 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from vllama.actors import System, Ticket
 from vllama.api.answers import error_answer
-from vllama.api.body import wait_of
+from vllama.api.body import priority_of, wait_of
 from vllama.api.jsonscan import checked_model
 from vllama.api.proxy import NOT_FORWARDED, RETRY_AFTER_S, forwardable
 from vllama.api.routes import REALTIME
+from vllama.api.traffic import HUNG_UP, Traffic
 from vllama.errors import BadRequest, EngineLost, InstanceStopped, ShuttingDown, VllamaError
 
 HELD_MAX = 64  # messages that wait for the engine; the client's connection waits beyond
 CONNECT_TIMEOUT_S = 10.0
 UPDATE_CHARS_MAX = 65_536
 
+SWITCHED = 101
 NORMAL, GOING_AWAY, REFUSED, BROKEN, TRY_LATER = 1000, 1001, 1008, 1011, 1013
 
 
 class Realtime:
     """The ASGI endpoint."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, traffic: Traffic) -> None:
         self._system = system
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Session(self._system, scope, receive, send).run()
+        session = Session(self._system, scope, receive, send)
+        begun = time.perf_counter()
+        try:
+            await session.run()
+        finally:
+            self._traffic.count(session.known, REALTIME, session.status, time.perf_counter() - begun)
 
 
 class Session:
@@ -56,6 +64,18 @@ class Session:
         self._gone = False
         self._failure: VllamaError | None = None
         self._code = NORMAL
+
+    @property
+    def known(self) -> str:
+        """The model, once it is one that there is."""
+        return self._model
+
+    @property
+    def status(self) -> int:
+        """Of the handshake's answer."""
+        if self._accepted:
+            return SWITCHED
+        return HUNG_UP if self._gone or self._failure is None else self._failure.status_hint
 
     async def run(self) -> None:
         """The whole connection: refused by a status while nothing was accepted, afterwards by an event and a close."""
@@ -105,6 +125,7 @@ class Session:
         if self._system.stopping:
             raise ShuttingDown("vllama is shutting down.", retry_after_s=RETRY_AFTER_S)
         wait_s = wait_of(self._headers)
+        priority = priority_of(self._headers, self._system.config.priority_max)
         query: bytes = self._scope.get("query_string", b"")
         named = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("model", [])
         if len(named) > 1:
@@ -123,7 +144,7 @@ class Session:
             name, first = await self._first_update()
         route = await self._system.route(name)
         self._model, self._served = route.model, route.served
-        ticket = await self._system.ensure_instance_running(route.model, wait_s)
+        ticket = await self._system.ensure_instance_running(route.model, wait_s, priority=priority)
         try:
             ticket.on_abort = self._abort
             await self._carry(ticket, query.decode("latin-1"), first)

@@ -2,24 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.types import Receive
 
-from vllama.api.body import Headers, header, model_of, with_model
+from vllama.api.body import KEEP_KEYS, Headers, header, model_of, with_model
 from vllama.api.formscan import FormScan, boundary_of
 from vllama.api.jsonscan import JsonScan, checked_model
+from vllama.api.keep import keep_of
 from vllama.api.spool import Spool
-from vllama.errors import BodyTooLarge, UnsupportedBody
+from vllama.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
 # Up to here the standard library's parser is quicker, and nobody waits for it; beyond, the loop must be let go now and then.
 WHOLE_BYTES_MAX = 2**16
+_KEEP_NAMES = tuple(f'"{key}"'.encode() for key in KEEP_KEYS)
 
 
 class Body:
-    """A request's body and the model that it names. It can be sent more than once, under the name that the engine knows."""
+    """A request's body and the model that it names. It can be sent more than once, under the name that the engine knows, and
+    without what was for us: `keep_s`, how long the model is to stay awake after it (None: it does not say)."""
 
-    __slots__ = ("_form", "_put", "_span", "_spool", "_whole", "model")
+    __slots__ = ("_form", "_put", "_span", "_spool", "_taken", "_whole", "keep_s", "model")
 
     def __init__(
         self,
@@ -29,8 +32,11 @@ class Body:
         span: tuple[int, int] = (0, 0),
         *,
         form: bool = False,
+        taken: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.model = model
+        self.keep_s: float | None = None
+        self._taken = taken
         self._whole = whole
         self._spool = spool
         self._span = span
@@ -52,21 +58,27 @@ class Body:
     def size(self) -> int:
         if self._spool is None:
             return len(self._whole)
-        start, end = self._span
-        return self._spool.size + (len(self._put) - (end - start) if self._put is not None else 0)
+        return self._spool.size + sum(len(put) - (end - start) for start, end, put in self._edits())
 
     def close(self) -> None:
         if self._spool is not None:
             self._spool.close()
 
     async def _blocks(self, spool: Spool) -> AsyncIterator[bytes]:
-        start, end = self._span if self._put is not None else (0, 0)
-        async for block in spool.read(0, start):
-            yield block
+        at = 0
+        for start, end, put in (*self._edits(), (spool.size, spool.size, b"")):
+            async for block in spool.read(at, start):
+                yield block
+            if put:
+                yield put
+            at = end
+
+    def _edits(self) -> list[tuple[int, int, bytes]]:
+        """What stands elsewhere instead, from left to right."""
+        edits = [(start, end, b"") for start, end in self._taken]
         if self._put is not None:
-            yield self._put
-        async for block in spool.read(end, spool.size):
-            yield block
+            edits.append((*self._span, self._put))
+        return sorted(edits)
 
 
 async def read_request(
@@ -97,12 +109,39 @@ async def read_request(
             if not more:
                 break
         if scan is not None:
-            return Body(scan.end(), spool=spool, span=scan.span, form=form)
+            return _scanned(scan, spool)
         whole = spool.whole() or b""
-        return Body(checked_model(model_of(whole)), whole)
+        body = Body(checked_model(model_of(whole)), whole)
+        return _without_ours(body, whole) if any(name in whole for name in _KEEP_NAMES) else body
     except BaseException:
         spool.close()
         raise
+
+
+def _scanned(scan: FormScan | JsonScan, spool: Spool) -> Body:
+    model = scan.end()
+    if isinstance(scan, FormScan):
+        return Body(model, spool=spool, span=scan.span, form=True)
+    body = Body(model, spool=spool, span=scan.span, taken=scan.taken)
+    body.keep_s = keep_of(scan.said)
+    return body
+
+
+def _without_ours(body: Body, whole: bytes) -> Body:
+    """A short body may have a key that is for us."""
+    scan = JsonScan()
+    try:
+        scan.feed(whole)
+        scan.end()
+    except BadRequest:
+        if scan.said or not whole.startswith((b"\xff", b"\xfe", b"\xef", b"\x00")):
+            raise
+        return body  # no UTF-8, which the standard library takes: whoever writes so knows no keys of ours
+    for start, end in reversed(scan.taken):
+        whole = whole[:start] + whole[end:]
+    without = Body(body.model, whole)
+    without.keep_s = keep_of(scan.said)
+    return without
 
 
 def _scan_for(headers: Headers, *, form: bool) -> FormScan | JsonScan | None:

@@ -24,3 +24,24 @@ class SleepBody(ModelBody):
 
     level: Literal[1, 2, 3] = 2
     force: bool = False
+
+
+class PullBody(ModelBody):
+    """`pull`: which model, at which branch, tag or commit."""
+
+    revision: str = Field("main", min_length=1)
+
+
+class DeleteBody(ModelBody):
+    """`delete`: `stop` ends its engine first, where one is there."""
+
+    stop: bool = False
+
+
+class CopyBody(BaseModel):
+    """`copy`: one more name for a model."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(min_length=1)
+    destination: str = Field(min_length=1)

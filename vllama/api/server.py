@@ -5,60 +5,26 @@ Retry-After while what runs is finished, then the engines are stopped, then the 
 """
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from functools import partial
 from socket import socket
 
-import uvicorn
-from fastapi import FastAPI
-
-from vllama.actors import System
+from vllama.actors import System, WorkerAccess
 from vllama.api.access import Keys, read_keys, warn_if_exposed
 from vllama.api.app import create_app
-from vllama.api.listen import listen
+from vllama.api.fast.front import Front
+from vllama.api.listen import listen, listen_each
+from vllama.api.serving import Server
+from vllama.api.workers import Workers
 from vllama.config import VllamaConfig, load_models
 from vllama.errors import VllamaError
 from vllama.host.local import LocalHost
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# After the drain only readers of events and idle connections are left.
-LAST_CONNECTIONS_S = 2
 
 log = logging.getLogger(__name__)
-
-
-class Server(uvicorn.Server):
-    """Uvicorn without hands on the process: it neither takes signals nor decides when to end."""
-
-    def __init__(self, app: FastAPI, sock: socket) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                ws="websockets-sansio",
-                timeout_graceful_shutdown=LAST_CONNECTIONS_S,
-            )
-        )
-        self._app = app
-        self._sock = sock
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def run_until_told(self) -> None:
-        """Serve until `tell_to_end`."""
-        await self.serve(sockets=[self._sock])
-
-    def tell_to_end(self) -> None:
-        """Close the listener and what is still connected."""
-        self._app.state.closing.set()
-        self.should_exit = True
 
 
 class Wishes:
@@ -82,7 +48,8 @@ async def serve(config: VllamaConfig) -> int:
     try:
         models = load_models(config.models_file)
         keys = read_keys(config)
-        sock = listen(config.host, config.port)
+        socks = listen_each(config.host, config.port, config.workers)
+        also = _listen_as_ollama(config, socks)
     except VllamaError as error:
         sys.stderr.write(f"vllama serve: {error.message}\n")
         return 1
@@ -91,12 +58,13 @@ async def serve(config: VllamaConfig) -> int:
     for number in SIGNALS:
         loop.add_signal_handler(number, wishes.take, number)
     try:
-        return await _serve_on(sock, System(config, LocalHost(config), models), keys, wishes)
+        return await _serve_on(socks, also, System(config, LocalHost(config), models), keys, wishes)
     except* VllamaError as errors:
         for each in errors.exceptions:
             sys.stderr.write(f"vllama serve: {each}\n")
     finally:
-        sock.close()
+        for sock in (*socks, *also):
+            sock.close()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             # All is done: a signal that comes now must not turn a clean end into a death by signal.
@@ -104,22 +72,47 @@ async def serve(config: VllamaConfig) -> int:
     return 1
 
 
-async def _serve_on(sock: socket, system: System, keys: Keys, wishes: Wishes) -> int:
+def _listen_as_ollama(config: VllamaConfig, socks: list[socket]) -> list[socket]:
+    """A second port, for who looks for Ollama at its own. Raises ConfigError; then none is open."""
+    if config.ollama_port is None:
+        return []
+    try:
+        return [listen(config.host, config.ollama_port, option="--ollama-port")]
+    except VllamaError:
+        for sock in socks:
+            sock.close()
+        raise
+
+
+async def _serve_on(
+    socks: list[socket], also: list[socket], system: System, keys: Keys, wishes: Wishes
+) -> int:
     """Start, serve, drain, stop: in this order, whatever ends it."""
-    control_off = warn_if_exposed(sock.getsockname()[0], keys)
-    server = Server(create_app(system, keys, control_off=control_off), sock)
+    control_off = warn_if_exposed(socks[0].getsockname()[0], keys)
+    app = create_app(system, keys, control_off=control_off)
+    workers = Workers(system, socks, WorkerAccess(keys.data, keys.control, control_off))
+    front = partial(Front, app.state.common)
+    alone = len(socks) == 1
+    server = (
+        Server(app, front, [*socks, *also]) if alone else Server(app, front, also, on_start=workers.begin)
+    )
+    workers.protocol = server.protocol
     async with asyncio.TaskGroup() as group:
         try:
             await system.start()
             serving = group.create_task(server.run_until_told())
-            host, port = sock.getsockname()[:2]
-            log.info("vllama listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+            if not alone:
+                group.create_task(workers.run())
+            for sock in (socks[0], *also):
+                host, port = sock.getsockname()[:2]
+                log.info("vllama listens on http://%s:%d", f"[{host}]" if ":" in host else host, port)
             ends = [group.create_task(event.wait()) for event in (wishes.end, system.broken)]
             await asyncio.wait([*ends, serving], return_when=asyncio.FIRST_COMPLETED)
             for task in ends:
                 task.cancel()
         finally:
             await system.shutdown(wishes.hurry)
+            await workers.end()
             server.tell_to_end()
     if system.broken.is_set():
         log.critical("vllama ends because the broker met a bug; the traceback is above, please report it")

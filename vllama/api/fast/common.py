@@ -1,0 +1,99 @@
+"""What every connection of the fast path shares."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from vllama.api.access import Keys
+from vllama.api.fast.head import Head, Heads
+from vllama.api.links import Links
+from vllama.api.proxy import Edge
+from vllama.api.routes import JSON_PATHS
+
+LOOK_S = 0.5  # how often connections are looked at whose clients keep us waiting
+ID_CHARS_MAX = 128
+
+_PATHS = {path.encode(): path for path in JSON_PATHS}
+
+
+class Waiting(Protocol):
+    """A connection whose client must do something by a moment."""
+
+    deadline: float
+
+    def overdue(self) -> None: ...
+
+
+class Common:
+    """One for each server: where tickets come from, the connections to engines, who may ask, who is waited for."""
+
+    def __init__(self, edge: Edge, links: Links, keys: Keys) -> None:
+        self.desk = edge.desk
+        self.links = links
+        self.responses = edge.responses
+        self.pace = edge.pace
+        self.traffic = edge.traffic
+        self.heads = Heads()
+        self.connections: set[Waiting] = set()
+        self._default: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
+        self._keys = keys
+        self._open = not keys.data
+        self._pages = bool(edge.desk.config.cors_origins)
+        self._traced = edge.tracing is not None  # spans are the ordinary way's
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Slow clients are let go; connections to engines are kept."""
+        async with self.links.running(), asyncio.TaskGroup() as group:
+            sweep = group.create_task(self._sweep())
+            yield
+            sweep.cancel()
+
+    def path_of(self, head: Head) -> str | None:
+        """The engine's path, for a request that the fast path takes whole; None: the ordinary way."""
+        if head.odd or head.method != b"POST" or self.desk.stopping or self._traced:
+            return None
+        if self._pages and head.origin:
+            return None
+        path = _PATHS.get(head.target.partition(b"?")[0])
+        if path is None or b"#" in head.target:
+            return None
+        return path if self._open or self._keys.opens(_given(head.keys), control=False) else None
+
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The server's own headers (the date), as lines; uvicorn makes a new list each second."""
+        if headers is not self._default:
+            self._default = headers
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._default_lines
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = loop.time()
+            for connection in [each for each in self.connections if each.deadline < now]:
+                connection.overdue()
+
+
+def request_id(head: Head) -> bytes:
+    """The client's own id if it is short and printable, else a new one."""
+    given = head.given_id
+    if given and len(given) <= ID_CHARS_MAX and given.isascii() and b"\t" not in given:
+        return given
+    return b"%032x" % random.getrandbits(128)
+
+
+def _given(keys: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """The keys of a request, as access.py reads them."""
+    found = []
+    for name, value in keys:
+        scheme, _, key = value.partition(b" ")
+        if name == b"x-api-key":
+            found.append(value.decode("latin-1"))
+        elif scheme.lower() == b"bearer":
+            found.append(key.strip().decode("latin-1"))
+    return found

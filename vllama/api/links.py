@@ -1,0 +1,107 @@
+"""The connections to engines: a few are kept for each, the rest are closed when their answer ends."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from vllama.api.link import RECEIVE_BYTES, Link
+
+# An engine closes an idle connection after 5 s; we let go first, so that a request never meets a closing one.
+KEEPALIVE_S = 3.0
+KEPT_MAX = 64  # idle ones of one engine
+CONNECT_TIMEOUT_S = 10.0
+LOOK_S = 1.0
+
+Address = tuple[str, int]
+
+
+class Links:
+    """Idle connections by engine. Enter `running` before asking for new ones."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Address, list[Link]] = {}
+        self._open: set[Link] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Idle connections are let go in time; on leaving, all are closed."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                sweep = self._group.create_task(self._sweep())
+                yield
+                sweep.cancel()
+        finally:
+            self._group = None
+            self.close()
+
+    def close(self) -> None:
+        """Close every connection at once."""
+        self._idle.clear()
+        for link in tuple(self._open):
+            link.drop()
+
+    def kept(self, address: Address) -> Link | None:
+        """The connection that was used last, of those that are free."""
+        links = self._idle.get(address)
+        return links.pop() if links else None
+
+    async def connect(self, address: Address) -> Link:
+        """A new one. Raises OSError (TimeoutError too)."""
+        sock = socket.socket(
+            socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.sock_connect(sock, address)
+                _, link = await loop.create_connection(lambda: self._new(address), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._open.add(link)
+        return link
+
+    def begin(self, address: Address, then: Callable[[Link | OSError], None]) -> None:
+        """A new one, for who has no task: `then` gets it, or what was in the way."""
+        assert self._group is not None
+        self._group.create_task(self._begin(address, then))
+
+    async def _begin(self, address: Address, then: Callable[[Link | OSError], None]) -> None:
+        try:
+            found: Link | OSError = await self.connect(address)
+        except OSError as error:
+            found = error
+        asyncio.get_running_loop().call_soon(then, found)  # what goes wrong there is not this group's
+
+    def _new(self, address: Address) -> Link:
+        return Link(lambda link: self._free(address, link), lambda link: self._ended(address, link))
+
+    def _free(self, address: Address, link: Link) -> None:
+        links = self._idle.setdefault(address, [])
+        if len(links) >= KEPT_MAX:
+            link.drop()
+        else:
+            link.idle_since = asyncio.get_running_loop().time()
+            links.append(link)
+
+    def _ended(self, address: Address, link: Link) -> None:
+        self._open.discard(link)
+        links = self._idle.get(address)
+        if links and link in links:
+            links.remove(link)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            oldest = asyncio.get_running_loop().time() - KEEPALIVE_S
+            for address, links in tuple(self._idle.items()):
+                for link in [link for link in links if link.idle_since < oldest]:
+                    links.remove(link)
+                    link.drop()
+                if not links:
+                    self._idle.pop(address, None)
