@@ -7,10 +7,8 @@ from urllib.parse import quote, urlsplit
 import typer
 
 from vllama.cli import render
-from vllama.cli.client import AnswerError, Client, ServerDownError
+from vllama.cli.client import ANSWER_S, LOOPBACK, AnswerError, Client, ServerDownError
 from vllama.cli.control import FAILED, USAGE, Json, Model, Server, open_client
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # The flag of each key of an entry. A test holds it to ModelConfig.
 FLAGS = {
@@ -23,7 +21,9 @@ FLAGS = {
     "extra_args": "--extra-arg",
     "sleep_level": "--sleep-level",
     "pinned": "--pinned",
+    "priority": "--priority",
     "unload_timeout": "--unload-timeout",
+    "unload_mode": "--unload-mode",
     "kv_cache_memory": "--kv-cache-memory",
     "engine_python": "--engine-python",
     "env": "--env",
@@ -55,7 +55,11 @@ ExtraArg = Annotated[
 Alias = Annotated[list[str] | None, _option(metavar="NAME", text="Another name. Repeatable; replaces all.")]
 SleepLevel = Annotated[int | None, _option(least=1, most=3, text="How deep memory pressure puts it.")]
 Pinned = Annotated[bool | None, _option("--pinned/--no-pinned", text="Never evicted.")]
+Priority = Annotated[
+    int | None, _option(metavar="N", text="The higher, the sooner it is served and the later evicted.")
+]
 Timeout = Annotated[float | None, _option(metavar="SECONDS", text="How long it may be idle.")]
+UnloadMode = Annotated[int | None, _option(least=1, most=3, text="How deep being idle puts it.")]
 KvCache = Annotated[str | None, _option(metavar="SIZE", text="For its KV cache, for example 4GiB.")]
 Python = Annotated[str | None, _option(text="Another interpreter for its engine.")]
 Env = Annotated[
@@ -86,7 +90,9 @@ def assign(
     alias: Alias = None,
     sleep_level: SleepLevel = None,
     pinned: Pinned = None,
+    priority: Priority = None,
     unload_timeout: Timeout = None,
+    unload_mode: UnloadMode = None,
     kv_cache_memory: KvCache = None,
     engine_python: Python = None,
     env: Env = None,
@@ -152,7 +158,7 @@ def _assign(
             raise typer.Exit(FAILED) from error
         report: dict[str, Any] = {"model": model, "file": str(path), "line": line}
         if info and (values or unset):
-            report |= client.post("/control/reload", {})
+            report |= client.post("/control/reload", {}, ANSWER_S)
         if show:
             report["entry"] = entry.model_dump(mode="json")
         if restart and info:

@@ -1,9 +1,15 @@
-"""The CLI's HTTP client: the standard library only, because `vllama ps` must be quick. Waits as long as a start takes."""
+"""The CLI's HTTP client: the standard library only, because `vllama ps` must be quick.
+
+What the server can answer from memory must come within `ANSWER_S`; a command waits as long as a start takes, and who follows
+waits for ever.
+"""
 
 import http.client
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -12,12 +18,16 @@ from urllib.parse import quote, urlsplit
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 33258
 CONNECT_TIMEOUT_S = 5.0
+ANSWER_S = 10.0
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": DEFAULT_HOST}
 
 
 class ServerDownError(Exception):
-    """Nobody answers at the URL."""
+    """Nobody answers at the URL, or not in time. `nobody`: nothing listens there, on this machine."""
+
+    nobody = False
 
 
 class AnswerError(Exception):
@@ -59,9 +69,11 @@ class Client:
     def __init__(self, url: str, key: str | None = None) -> None:
         self._key = default_key() if key is None else key
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        bare = "://" not in url and parts.port is None  # port 80, where no vllama is, was hardly meant
+        if parts.scheme not in ("http", "https") or not parts.hostname or bare:
+            host = parts.hostname if bare and parts.hostname else "127.0.0.1"
             raise ValueError(
-                f"{url!r} is not the URL of a server; write for example http://127.0.0.1:{DEFAULT_PORT}"
+                f"{url!r} is not the URL of a server; write for example http://{host}:{DEFAULT_PORT}"
             )
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._secure = parts.scheme == "https"
@@ -70,32 +82,68 @@ class Client:
         self._path = parts.path.rstrip("/")
 
     def get(self, path: str) -> dict[str, Any]:
-        """The JSON answer. Raises ServerDownError, AnswerError."""
-        return self._json("GET", path, None)
+        """The JSON answer, in time. Raises ServerDownError, AnswerError."""
+        return self._json("GET", path, None, ANSWER_S)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON answer, however long it takes. Raises ServerDownError, AnswerError."""
-        return self._json("POST", path, json.dumps(body).encode())
+    def post(self, path: str, body: Mapping[str, Any], within_s: float | None = None) -> dict[str, Any]:
+        """The JSON answer, however long it takes unless `within_s` says. Raises ServerDownError, AnswerError."""
+        return self._json("POST", path, json.dumps(body).encode(), within_s)
 
-    def events(self, model: str) -> "EventReader":
-        """The model's events from now on: what is recorded after this returns will be read."""
-        connection = self._connect()
+    @contextmanager
+    def answering(self, path: str, body: Mapping[str, Any]) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a POST, to be read as it comes, however long it takes; leaving it hangs up, which aborts it.
+        Raises ServerDownError, AnswerError."""
+        connection = self._connect(None)
         try:
-            answer = self._ask(connection, "GET", f"/debug/events?model={quote(model, safe='')}", None)
-            if answer.status != 200:
+            answer = self._ask(connection, "POST", path, json.dumps(body).encode())
+            if answer.status >= 400:
                 raise _said_no(answer.status, answer.read())
-        except BaseException:
+            yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerDownError(
+                f"the answer of {self.url} broke off ({str(error) or type(error).__name__}): ask again, `vllama ps` tells more"
+            ) from error
+        finally:
             connection.close()
-            raise
-        return EventReader(connection, answer)
 
-    def stream(self, path: str) -> Iterator[bytes]:
-        """The answer's lines as they come, until it ends. Raises ServerDownError, AnswerError."""
-        connection = self._connect()
+    def events(self, model: str, query: str = "") -> "EventReader":
+        """The model's events from now on, or as `query` says: what is recorded after this returns will be read."""
+        return EventReader(*self._opened(f"/debug/events?model={quote(model, safe='')}{query}"))
+
+    def all_events(self, query: str) -> "EventReader":
+        """Everybody's events, as `query` says."""
+        return EventReader(*self._opened(f"/debug/events?{query}"))
+
+    def lines(self, path: str) -> "LineReader":
+        """The answer's lines as they come, for as long as there are any."""
+        return LineReader(*self._opened(path))
+
+    def _opened(
+        self, path: str
+    ) -> tuple[http.client.HTTPConnection, socket.socket, http.client.HTTPResponse]:
+        """An answer that is read for ever. Raises ServerDownError, AnswerError."""
+        connection = self._connect(ANSWER_S)
+        sock = connection.sock
         try:
             answer = self._ask(connection, "GET", path, None)
             if answer.status != 200:
                 raise _said_no(answer.status, answer.read())
+            sock.settimeout(None)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, sock, answer
+
+    def stream(self, path: str, *, follow: bool = False) -> Iterator[bytes]:
+        """The answer's lines as they come, until it ends; who follows waits for each. Raises ServerDownError, AnswerError."""
+        connection = self._connect(ANSWER_S)
+        sock = connection.sock
+        try:
+            answer = self._ask(connection, "GET", path, None)
+            if answer.status != 200:
+                raise _said_no(answer.status, answer.read())
+            if follow:
+                sock.settimeout(None)
             while line := answer.readline():
                 yield line
         except (OSError, http.client.HTTPException) as error:
@@ -103,8 +151,8 @@ class Client:
         finally:
             connection.close()
 
-    def _json(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        connection = self._connect()
+    def _json(self, method: str, path: str, body: bytes | None, within_s: float | None) -> dict[str, Any]:
+        connection = self._connect(within_s)
         try:
             answer = self._ask(connection, method, path, body)
             try:
@@ -123,14 +171,15 @@ class Client:
             raise AnswerError(f"{self.url} answers, but it is not vllama; check --server", "not_vllama")
         return tree
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self, within_s: float | None) -> http.client.HTTPConnection:
+        """A connection on which each read gets so long."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
         try:
             connection.connect()
         except OSError as error:
             raise self._down(error) from error
-        connection.sock.settimeout(None)
+        connection.sock.settimeout(within_s)
         return connection
 
     def _ask(
@@ -146,42 +195,43 @@ class Client:
             raise self._down(error) from error
 
     def _down(self, error: Exception) -> ServerDownError:
+        if isinstance(error, TimeoutError) and not error.errno:
+            return ServerDownError(
+                f"the server at {self.url} did not answer in time: is it vllama, or is it stuck? Its own log may tell; "
+                "`vllama ps` asks again, --server names another"
+            )
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return ServerDownError(
+        down = ServerDownError(
             f"no vllama server answers at {self.url} ({why}): start one with `vllama serve`, or name another with --server"
         )
+        here = not self._secure and self._host in LOOPBACK and not self._path
+        down.nobody = here and isinstance(error, ConnectionRefusedError)
+        return down
 
 
-class EventReader:
-    """An open stream of events. `close` may be called while another thread reads."""
+class LineReader:
+    """An open stream of lines. `hang_up` may be called while another thread reads."""
 
-    def __init__(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> None:
-        self._socket = connection.sock
+    def __init__(
+        self, connection: http.client.HTTPConnection, sock: socket.socket, answer: http.client.HTTPResponse
+    ) -> None:
+        self._socket = sock
         self._connection = connection
         self._answer = answer
 
-    def __iter__(self) -> Iterator[ServerEvent]:
-        kind, data = "", ""
+    def lines(self) -> Iterator[bytes]:
+        """Until the server or `hang_up` ends it."""
         while True:
             try:
-                line = self._answer.readline().decode()
+                line = self._answer.readline()
             except (OSError, http.client.HTTPException, ValueError):
                 return
             if not line:
                 return
-            name, _, value = line.rstrip("\n").partition(": ")
-            if name == "event":
-                kind = value
-            elif name == "data":
-                data = value
-            elif not name and data:
-                yield ServerEvent(kind, json.loads(data))
-                kind, data = "", ""
+            yield line
 
     def hang_up(self) -> None:
         """Make the reading end, from any thread."""
-        import socket
-
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -191,6 +241,22 @@ class EventReader:
         """Give the connection back, once nobody reads."""
         self._answer.close()
         self._connection.close()
+
+
+class EventReader(LineReader):
+    """An open stream of events."""
+
+    def __iter__(self) -> Iterator[ServerEvent]:
+        kind, data = "", ""
+        for line in self.lines():
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                data = value
+            elif not name and data:
+                yield ServerEvent(kind, json.loads(data))
+                kind, data = "", ""
 
 
 def _said_no(status: int, data: bytes) -> AnswerError:

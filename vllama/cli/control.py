@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -15,6 +16,7 @@ from vllama.cli.completion import model_names
 FAILED, USAGE, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
 # How long the last events of a start may come after its answer.
 LAST_EVENTS_S = 1.0
+TOLD_AFTER_S = 1.0
 
 Server = Annotated[
     str | None,
@@ -30,10 +32,10 @@ Model = Annotated[
 
 
 @contextmanager
-def open_client(server: str | None) -> Iterator[Client]:
-    """The server to talk to; what goes wrong becomes a line on stderr and an exit code."""
+def reported() -> Iterator[None]:
+    """What goes wrong with a server becomes a line on stderr and an exit code."""
     try:
-        yield Client(server or default_url())
+        yield
     except ServerDownError as error:
         render.complain(str(error))
         raise typer.Exit(NO_SERVER) from error
@@ -43,6 +45,13 @@ def open_client(server: str | None) -> Iterator[Client]:
     except ValueError as error:
         render.complain(str(error))
         raise typer.Exit(USAGE) from error
+
+
+@contextmanager
+def open_client(server: str | None) -> Iterator[Client]:
+    """The server to talk to; what goes wrong becomes a line on stderr and an exit code."""
+    with reported():
+        yield Client(server or default_url())
 
 
 def info(server: Server = None, json: Json = False) -> None:
@@ -75,13 +84,16 @@ def start(model: Model, server: Server = None, json: Json = False) -> None:
 
 def restart(model: Model, server: Server = None, json: Json = False) -> None:
     """Stop a model, whatever it is doing, and start it with the settings of now."""
-    with open_client(server) as client:
-        _show(client.post("/control/restart", {"model": model}), json)
+    with open_client(server) as client, _told_of_waiting(client, model, "stops"):
+        answer = client.post("/control/restart", {"model": model})
+        if answer["log"] and not json:
+            render.say(f"log: {answer['log']}")
+        _show(answer, json)
 
 
 def stop(model: Model, server: Server = None, json: Json = False) -> None:
     """Stop a model, whatever it is doing; clears `failed`."""
-    with open_client(server) as client:
+    with open_client(server) as client, _told_of_waiting(client, model, "stops"):
         _show(client.post("/control/stop", {"model": model}), json)
 
 
@@ -100,12 +112,38 @@ def sleep(
     json: Json = False,
 ) -> None:
     """Put a model to sleep, so that its memory is free and it can wake quickly."""
-    with open_client(server) as client:
+    with open_client(server) as client, _told_of_waiting(client, model, "sleeps"):
         _show(client.post("/control/sleep", {"model": model, "level": level, "force": force}), json)
 
 
 def _show(answer: dict[str, Any], json: bool) -> None:
     (render.as_json if json else render.result)(answer)
+
+
+@contextmanager
+def _told_of_waiting(client: Client, model: str, does: str) -> Iterator[None]:
+    """Who waits longer than a moment is told on stderr for what: for requests in flight there is a way not to."""
+
+    def tell() -> None:
+        try:
+            card = client.get(f"/v1/models/{quote(model, safe='/')}")
+            name = str(card.get("parent") or card["id"])
+            views = client.get("/control/ps")["instances"]
+        except (ServerDownError, AnswerError):  # the command itself will say so
+            return
+        for view in views:
+            if view["model"] == name and not answered.is_set():
+                render.complain(render.waiting(view, does))
+
+    answered = threading.Event()
+    timer = threading.Timer(TOLD_AFTER_S, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        answered.set()
+        timer.cancel()
 
 
 class _Progress:

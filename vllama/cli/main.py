@@ -4,7 +4,11 @@ import sys
 
 import typer
 
-from vllama.cli import assign, control, render, serve, watching
+from vllama.cli import asking, assign, control, library, render, replay, serve, watching
+from vllama.cli.bench import command as measure
+from vllama.cli.chat import command as chat
+from vllama.cli.doctor import command as health
+from vllama.cli.top import command as watch
 
 app = typer.Typer(
     name="vllama",
@@ -14,8 +18,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve.serve)
+app.command()(chat.run)
+app.command()(library.pull)
+app.command("list")(library.list_models)
+app.command("ls", hidden=True)(library.list_models)
+app.command()(library.show)
+app.command()(library.rm)
+app.command()(library.cp)
 app.command()(control.info)
 app.command()(control.ps)
+app.command()(watch.top)
 app.command()(control.start)
 app.command()(control.stop)
 app.command()(control.sleep)
@@ -23,6 +35,11 @@ app.command()(control.restart)
 app.command()(assign.assign)
 app.command()(watching.logs)
 app.command()(watching.events)
+app.command()(replay.replay)
+app.command()(asking.explain)
+app.command()(asking.plan)
+app.command()(health.doctor)
+app.command()(measure.bench)
 app.command("wake-up")(control.start)
 app.command("wakeup", hidden=True)(control.start)
 app.command("wake_up", hidden=True)(control.start)

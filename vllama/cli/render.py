@@ -1,10 +1,16 @@
-"""All that the CLI prints. The only module that imports rich, and only for a terminal: a pipe gets plain columns at once."""
+"""All that the CLI prints. Beside markdown.py the only module that imports rich, and only for a terminal: a pipe gets plain
+columns at once."""
 
 import json
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+ERROR_CHARACTERS_MAX = 300
 
 PS_COLUMNS = (
     "MODEL",
@@ -19,6 +25,8 @@ PS_COLUMNS = (
     "LOG",
 )
 
+SIZES = ("memory_limit", "kv_default_max")  # settings in bytes whose names do not say so
+
 
 def say(text: str) -> None:
     """One line of the answer."""
@@ -31,9 +39,62 @@ def raw(text: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def folded(text: str, indent: str) -> None:
+    """A sentence, over as many lines of a terminal as it takes."""
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns, 40)
+        text = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+        print(text, flush=True)
+    else:
+        say(indent + text)
+
+
+def part(text: str) -> None:
+    """A part of the answer, as it comes; on a terminal without what would command it."""
+    print(text.replace("\x1b", "") if sys.stdout.isatty() else text, end="", flush=True)
+
+
+def aside(text: str) -> None:
+    """What is said beside the answer: grey on a terminal."""
+    print(f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text, flush=True)
+
+
 def complain(text: str) -> None:
     """What went wrong and what to do next, on stderr."""
     print(f"vllama: {text}", file=sys.stderr, flush=True)
+
+
+def is_dialogue() -> bool:
+    """Somebody reads, and somebody can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def goes_on() -> bool:
+    """Enter: the next, please; q, or the end of what can be said, is enough."""
+    try:
+        return input().strip().lower() not in ("q", "quit")
+    except EOFError:
+        return False
+
+
+def has_status() -> bool:
+    """Whether somebody sees it."""
+    return sys.stderr.isatty()
+
+
+def note(text: str) -> None:
+    """What is said beside an answer that somebody else may read: on stderr."""
+    print(f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+def status(text: str) -> None:
+    """What one waits for now, on one line of stderr that the next call draws over; "" takes it away. Only on a terminal."""
+    if not has_status():
+        return
+    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    short = text if len(text) < width else f"{text[: max(width - 4, 0)]}..."
+    sys.stderr.write(f"\r\x1b[K\x1b[2m{short}\x1b[0m" if text else "\r\x1b[K")
+    sys.stderr.flush()
 
 
 def as_json(tree: object) -> None:
@@ -71,11 +132,40 @@ def ps(answer: Mapping[str, Any]) -> None:
             "No model has been asked for yet. `vllama info` shows the server, GET /v1/models what it can serve."
         )
         return
-    _table(PS_COLUMNS, [_ps_row(view, time.time()) for view in instances])
+    table(PS_COLUMNS, [_ps_row(view, time.time()) for view in instances])
     for view in instances:
         if view.get("error"):
-            say(f"\n{view['model']}: {view['error']}")
+            say(f"\n{view['model']}: {_in_short(view)}")
+        if priority := view.get("priority"):
+            say(f"\n{view['model']}: {'is wanted at ' if view['waiting'] else ''}priority {priority}")
+        for note in view.get("notes", ()):
+            say(f"\n{view['model']}: {note}")
     _restart_lines(instances)
+    if (ram := answer.get("ram", {})).get("copies_bytes"):
+        room = size(ram["sleep_ram_max_bytes"])
+        say(
+            f"\nhost RAM: {size(ram['copies_bytes'])} of {room} hold weights for level 1: {', '.join(ram['copies_of'])}"
+        )
+
+
+def _in_short(view: Mapping[str, Any]) -> str:
+    """An error in one line: what it begins with, its log's last line, and where the rest is."""
+    lines = [line.strip() for line in str(view["error"]).splitlines() if line.strip()] or ["-"]
+    if len(lines) == 1 and len(lines[0]) <= ERROR_CHARACTERS_MAX:
+        return lines[0]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"
+    if len(text) > ERROR_CHARACTERS_MAX:
+        text = f"{text[: ERROR_CHARACTERS_MAX - 3]}..."
+    rest = f" (log: {view['log']}; `vllama logs {view['model']}` shows it)" if view["log"] else ""
+    return text + rest
+
+
+def waiting(view: Mapping[str, Any], does: str) -> str:
+    """What a command that takes its time waits for."""
+    if view["in_flight"]:
+        count = f"{view['in_flight']} request{'s are' if view['in_flight'] > 1 else ' is'} in flight"
+        return f"{view['model']}: {count}, it {does} when they have ended; `vllama sleep {view['model']} --force` cuts them off"
+    return f"{view['model']}: {view['phase']}"
 
 
 def _restart_lines(instances: Sequence[Mapping[str, Any]]) -> None:
@@ -110,19 +200,20 @@ def info(answer: Mapping[str, Any]) -> None:
         key: f"{_value(key, value)}  ({sources.get(key, '?')})" for key, value in answer["config"].items()
     }
     rest = {key: value for key, value in answer.items() if key not in ("config", "sources")}
-    _tree({"config": config} | rest, "")
+    tree({"config": config} | rest, "")
 
 
-def _tree(tree: Mapping[str, Any], indent: str) -> None:
-    width = max((len(str(key)) for key in tree), default=0)
-    for key, value in tree.items():
+def tree(values: Mapping[str, Any], indent: str) -> None:
+    """Names and values, nested ones indented."""
+    width = max((len(str(key)) for key in values), default=0)
+    for key, value in values.items():
         if isinstance(value, Mapping) and value:
             say(f"{indent}{key}")
-            _tree(value, indent + "  ")
+            tree(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             for item in value:
                 say(f"{indent}{key}")
-                _tree(item, indent + "  ")
+                tree(item, indent + "  ")
         else:
             say(f"{indent}{key!s:{width}}  {_value(str(key), value)}".rstrip())
 
@@ -130,7 +221,7 @@ def _tree(tree: Mapping[str, Any], indent: str) -> None:
 def _value(key: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
-    if key.endswith("_bytes") and isinstance(value, int):
+    if ("bytes" in key or key in SIZES) and isinstance(value, int):
         return f"{value} ({size(value)})"
     return "-" if value is None or value == "" else str(value)
 
@@ -145,7 +236,7 @@ def assigned(report: Mapping[str, Any]) -> None:
     for key, value in report.get("entry", {}).items():
         say(f"{key:24}{json.dumps(value)}{'' if key in report['set'] else '  (default)'}")
     if report.get("problem"):
-        complain(f"the server reads another file, which is wrong: {report['problem']}")
+        complain(f"the server does not go by it: {report['problem']}")
     if report["restart_needed"]:
         keys = ", ".join(report["restart_needed"])
         say(f"{model}: runs without the changes of {keys}: `vllama restart {model}`")
@@ -158,6 +249,17 @@ def result(answer: Mapping[str, Any]) -> None:
     level = f" at level {answer['level']}" if answer["phase"] == "asleep" and answer["level"] else ""
     note = f" ({answer['note']})" if answer["note"] else ""
     say(f"{answer['model']}: {answer['phase']}{level}{note}")
+
+
+FINDINGS = {"ok": "\x1b[32mok\x1b[0m    ", "note": "\x1b[33mnote\x1b[0m  ", "broken": "\x1b[31mbroken\x1b[0m"}
+
+
+def finding(state: str, about: str, says: str, mend: str) -> None:
+    """One of the doctor's lines, and how to mend what it says below it."""
+    begin = f"{FINDINGS[state] if sys.stdout.isatty() else f'{state:6}'}  {about:12}  "
+    say(f"{begin}{' '.join(says.split())}")
+    if mend:
+        say(f"{'':22}-> {mend}")
 
 
 def progress(kind: str, event: Mapping[str, Any]) -> str | None:
@@ -196,7 +298,8 @@ def _told(kind: str, event: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns: on a terminal as it has room, in a pipe as they are."""
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

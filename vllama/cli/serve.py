@@ -7,11 +7,17 @@ import typer
 
 from vllama.cli import render
 
+PR_SET_PDEATHSIG = 1
+
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on. [default: 33258]")
+    ] = None,
+    ollama_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Listen on this port as well, as 11434 for Ollama's clients."),
     ] = None,
     memory_limit: Annotated[
         str | None,
@@ -32,27 +38,26 @@ def serve(
     unload_mode: Annotated[
         int | None, typer.Option(min=1, max=3, help="The sleep level of an idle model. [default: 2]")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that serve requests. [default: 1]")
+    ] = None,
     shutdown_timeout_s: Annotated[
         float | None,
         typer.Option(
             "--shutdown-timeout", metavar="SECONDS", help="How long a shutdown waits for what runs."
         ),
     ] = None,
+    ends_with: Annotated[int | None, typer.Option(hidden=True, metavar="PID")] = None,
 ) -> None:
     """Serve every model of the cache at one OpenAI-compatible endpoint. Each setting is also VLLAMA_NAME."""
-    flags = {
-        "host": host,
-        "port": port,
-        "memory_limit": memory_limit,
-        "engine_start": engine_start,
-        "config_dir": config_dir,
-        "transformers_cache": transformers_cache,
-        "unload_timeout": unload_timeout,
-        "unload_mode": unload_mode,
-        "shutdown_timeout_s": shutdown_timeout_s,
-    }
+    flags = {name: value for name, value in locals().items() if name != "ends_with"}
     import asyncio
     import logging
+
+    import uvloop
+
+    if ends_with is not None:
+        _end_with(ends_with)
 
     from vllama.config import load_config
     from vllama.errors import ConfigError
@@ -68,4 +73,17 @@ def serve(
 
     from vllama.api.server import serve as run
 
-    raise typer.Exit(asyncio.run(run(config)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(run(config))
+    raise typer.Exit(code)
+
+
+def _end_with(parent: int) -> None:
+    """From now on the end of the process that started this one is a SIGTERM to it, however that one ends."""
+    import ctypes
+    import os
+    import signal
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has ended before
+        raise typer.Exit(0)

@@ -10,7 +10,14 @@ from collections.abc import Iterable
 
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
-from vllama.host.estimate import CUDA_CONTEXT_BYTES, Estimate, estimate, kv_bytes_for_lease
+from vllama.host.estimate import (
+    CUDA_CONTEXT_BYTES,
+    Estimate,
+    Footprint,
+    calibrated,
+    estimate,
+    kv_bytes_for_lease,
+)
 from vllama.host.host import DeviceInfo, LaunchSpec, ModelFiles
 from vllama.host.processes import SERVER_ENV
 
@@ -39,8 +46,12 @@ def launch_spec(
     lease_bytes: int,
     launch_id: str,
     port_wanted: int = 0,
+    *,
+    sleep_mode: bool = True,
+    footprint: Footprint | None = None,
 ) -> LaunchSpec:
-    """How to start this model on these devices under a lease of `lease_bytes` on each. Raises ConfigError."""
+    """How to start this model on these devices under a lease of `lease_bytes` on each; `footprint` is what it took
+    before, if that is known. Raises ConfigError."""
     cuda = tuple(device for device in devices if device.kind == "cuda")
     env = dict(SERVER_ENV)
     if cuda:
@@ -48,7 +59,9 @@ def launch_spec(
     return LaunchSpec(
         launch_id=launch_id,
         model=files.id,
-        argv=engine_argv(config, model, files, devices, lease_bytes),
+        argv=engine_argv(
+            config, model, files, devices, lease_bytes, sleep_mode=sleep_mode, footprint=footprint
+        ),
         env=env | dict(model.env),
         python=model.engine_python or config.engine_python,
         devices=tuple(device.id for device in devices),
@@ -63,9 +76,12 @@ def engine_argv(
     files: ModelFiles,
     devices: tuple[DeviceInfo, ...],
     lease_bytes: int,
+    *,
+    sleep_mode: bool = True,
+    footprint: Footprint | None = None,
 ) -> tuple[str, ...]:
     """vLLM's server arguments, `--host` and `--port` left out. Raises ConfigError for an extra argument that is ours."""
-    size = estimate(files, model, config, devices[0])
+    size = calibrated(estimate(files, model, config, devices[0]), footprint, model, devices[0])
     extra = {_flag_name(name): value for name, value in model.extra_args.items()}
     if taken := sorted(RESERVED & extra.keys()):
         raise ConfigError(
@@ -84,7 +100,8 @@ def engine_argv(
         "runner": "pooling" if files.kind in ("embedding", "rerank") else None,
     }
     if devices[0].kind == "cuda":
-        chosen |= _on_cuda(config, model, size, devices[0], lease_bytes)
+        chosen |= _on_cuda(model, size, devices[0], lease_bytes)
+        chosen["enable-sleep-mode"] = True if sleep_mode else None
     else:
         chosen |= _on_cpu(size, lease_bytes)
     return tuple(argument for name, value in (chosen | extra).items() for argument in flag(name, value))
@@ -98,9 +115,7 @@ def _on_cpu(size: Estimate, lease_bytes: int) -> dict[str, object]:
     }
 
 
-def _on_cuda(
-    config: VllamaConfig, model: ModelConfig, size: Estimate, device: DeviceInfo, lease_bytes: int
-) -> dict[str, object]:
+def _on_cuda(model: ModelConfig, size: Estimate, device: DeviceInfo, lease_bytes: int) -> dict[str, object]:
     """With `auto` the KV cache is given by its size, and vLLM's share is no more than a demand: so much must be free when it
     starts, its own CUDA context (which it does not count) already taken. So the demand stays below what was granted."""
     share, kv = model.gpu_memory_utilization, model.kv_cache_memory
@@ -112,7 +127,6 @@ def _on_cuda(
     elif granted < share - 1e-3:  # the lease was cut down to what is free, or by the memory limit
         share = granted
     return {
-        "enable-sleep-mode": True if (model.sleep_level or config.sleep_level) < 3 else None,
         "gpu-memory-utilization": f"{share:.4f}",
         "kv-cache-memory-bytes": kv,
     }

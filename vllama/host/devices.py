@@ -33,7 +33,7 @@ class RamDevice:
     """The machine's RAM as the device "cpu", capped by the memory limit and by the container's."""
 
     def __init__(self, limit_bytes: int | None) -> None:
-        total = min(ram_total_bytes(), cgroup_limit_bytes() or ram_total_bytes())
+        total = ram_total_bytes()
         room = max(total - RESERVE_BYTES, total // 2)
         self._info = DeviceInfo("cpu", "cpu", 0, "CPU RAM", min(room, limit_bytes or room))
 
@@ -69,7 +69,9 @@ def _rollup(pid: int, fields: tuple[str, ...]) -> int:
 
 
 def ram_total_bytes() -> int:
-    return _meminfo("MemTotal:")
+    """What the machine has, or the container that we run in."""
+    total = _meminfo("MemTotal:")
+    return min(total, cgroup_limit_bytes() or total)
 
 
 def ram_available_bytes() -> int:

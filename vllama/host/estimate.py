@@ -5,7 +5,7 @@ Weights are exact. The KV cache follows from the model's shape and the context l
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllama.config import ModelConfig, VllamaConfig
@@ -19,9 +19,14 @@ CPU_OVERHEAD_BYTES = 448 * 2**20
 CUDA_OVERHEAD_BYTES = 1536 * 2**20
 # What a CUDA context takes before vLLM first looks at free memory: its demand must leave room for it.
 CUDA_CONTEXT_BYTES = 512 * 2**20
+# Level 1 copies weights into pinned host memory, which torch rounds up block by block: at most so much for each byte.
+PINNED_PART_MAX = 1.8
 CUDA_KV_SHARE = (
     8  # an eighth of a GPU for a context whose length nobody chose, where that is above `kv_default_max`
 )
+
+# Laid over what was measured on a GPU: activations of larger batches than the warm-up's.
+CUDA_MARGIN_BYTES = 256 * 2**20
 
 KV_BLOCK_TOKENS = 128  # vLLM's block on CPU, the largest of its usual ones
 KV_BLOCKS_MIN = 2  # one block stays empty for ever ("null block"), one serves
@@ -40,6 +45,34 @@ class Estimate:
     @property
     def need_bytes(self) -> int:
         return self.weights_bytes + self.kv_bytes + self.overhead_bytes
+
+    @property
+    def copy_bytes(self) -> int:
+        """What a GPU's sleep at level 1 takes of the host's RAM, and keeps until the engine ends."""
+        return math.ceil(self.weights_bytes * PINNED_PART_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What an engine was measured to take of a device: awake, with a KV cache of `kv_bytes`, and asleep (0: not measured)."""
+
+    awake_bytes: int = 0
+    kv_bytes: int = 0
+    level_1_bytes: int = 0
+    level_2_bytes: int = 0
+
+
+def calibrated(
+    size: Estimate, footprint: Footprint | None, model: ModelConfig, device: DeviceInfo
+) -> Estimate:
+    """The estimate with what was measured in place of the guessed constant; a share that the user gave stays as it is."""
+    if footprint is None or model.gpu_memory_utilization != "auto":
+        return size
+    overhead = footprint.awake_bytes - size.weights_bytes - footprint.kv_bytes
+    if overhead <= 0:  # less than its weights: something else was measured
+        return size
+    margin = CUDA_MARGIN_BYTES if device.kind == "cuda" else 0
+    return replace(size, overhead_bytes=overhead + margin)
 
 
 def estimate(files: ModelFiles, model: ModelConfig, config: VllamaConfig, device: DeviceInfo) -> Estimate:

@@ -5,7 +5,8 @@ stand behind it later. A Host takes no decisions. Bytes are bytes, times are sec
 engine for ever.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -130,7 +131,7 @@ class Reply:
 class ModelFiles:
     """One complete model of the cache. `kind` is chat, embedding, rerank or other, read from its architecture;
     `weights_bytes` is exact, from the files; `float32_bytes` is the part of it stored as float32, which vLLM halves by
-    default; `config` is the model's config.json."""
+    default; `config` is the model's config.json; `problem` is what is wrong with its files ("": nothing that we know of)."""
 
     id: str
     path: str
@@ -142,6 +143,20 @@ class ModelFiles:
     config: Mapping[str, object]
     modified_at: float
     float32_bytes: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PullStep:
+    """How far a pull is: what happens now, and of the file that it concerns ("": none) how many bytes of how many are there.
+    The last step's `status` is "success", with the commit that was pulled."""
+
+    status: str
+    file: str = ""
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    revision: str = ""
 
 
 class Host(Protocol):
@@ -160,6 +175,13 @@ class Host(Protocol):
 
     async def models(self) -> tuple[ModelFiles, ...]:
         """The complete models of the cache, scanned off the loop and cached until a directory changes."""
+
+    def pull(self, model: str, revision: str) -> AbstractAsyncContextManager[AsyncIterator[PullStep]]:
+        """Bring a model from the hub into the cache, step by step; leaving it ends it, and the next pull goes on from there.
+        Raises ModelUnknown, PullFailed."""
+
+    async def remove(self, model: str) -> int:
+        """Remove a model's files from the cache: gone from its list at once. The bytes that come free. Raises ModelUnknown."""
 
     async def sample(self) -> HostSample: ...
 

@@ -6,7 +6,9 @@ import logging
 import platform
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
 import httpx
@@ -23,6 +25,7 @@ from vllama.host.host import (
     LaunchSpec,
     ModelFiles,
     ProcInfo,
+    PullStep,
     ReadyState,
     Reply,
 )
@@ -32,6 +35,7 @@ from vllama.host.logs import log_path, read_span, size_of, truncate_if_long
 from vllama.host.memories import Memories
 from vllama.host.ports import LOOPBACK, listener_inodes, owned_by, reserve
 from vllama.host.processes import Order, Processes, ProcessEvent
+from vllama.host.store import pulling, remove
 
 READY_POLL_S = 0.05
 PROGRESS_POLL_S = 1.0
@@ -54,7 +58,8 @@ class LocalHost:
         self._ports: dict[str, int] = {}  # by model: the one it had last
         self._events = EventQueue()
         self._hub = Hub(config.transformers_cache)
-        self._hub_lock = asyncio.Lock()
+        self._scanner = ThreadPoolExecutor(1, "models")
+        self._versions: Mapping[str, str] = {}
         self._memories = Memories(config)
         self._processes = Processes(
             self._on_event,
@@ -80,6 +85,7 @@ class LocalHost:
         except OSError as error:
             raise LaunchError(f"the log folder {self._config.logs_dir} cannot be made: {error}") from error
         await asyncio.to_thread(self._memories.open)
+        self._versions = await asyncio.to_thread(_versions)
         await self._processes.open()
         self._check_logs_later()
 
@@ -95,6 +101,7 @@ class LocalHost:
         self._events.close()
         await self._http.aclose()
         await asyncio.to_thread(self._memories.close)
+        self._scanner.shutdown(wait=False, cancel_futures=True)
 
     async def describe(self) -> HostInfo:
         state, reason = self._processes.zygote_state, self._processes.zygote_reason
@@ -103,15 +110,26 @@ class LocalHost:
             epoch=self._epoch,
             devices=self._memories.infos,
             ram_total_bytes=ram_total_bytes(),
-            versions=await asyncio.to_thread(_versions),
+            versions=self._versions,
             zygote=state,
             start_mode_reason=self._exec_reason() or reason,
             notes=self._memories.notes,
         )
 
     async def models(self) -> tuple[ModelFiles, ...]:
-        async with self._hub_lock:  # two scans at once would read everything twice
-            return await asyncio.to_thread(self._hub.scan)
+        # One thread of its own: two scans at once would read everything twice, and nothing else waits for a disk that hangs.
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._hub.scan)
+
+    def pull(self, model: str, revision: str) -> AbstractAsyncContextManager[AsyncIterator[PullStep]]:
+        """A process of its own reads, writes and checks: nothing of a download is on this loop."""
+        return pulling(self._config.transformers_cache, model, revision)
+
+    async def remove(self, model: str) -> int:
+        """Gone in one step; what took place on the disk goes in a thread."""
+        try:
+            return await asyncio.to_thread(remove, self._config.transformers_cache, model)
+        except OSError as error:
+            raise HostUnavailable(f"{model} cannot be removed: {error}", model=model) from error
 
     async def sample(self) -> HostSample:
         helpers = self._processes.helper_pids()

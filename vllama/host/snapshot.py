@@ -1,7 +1,7 @@
 """One snapshot folder as ModelFiles: is it whole, what kind of model is it, how heavy, how long a context.
 
 Weights are judged by their presence, never loaded: only safetensors headers are read. A config.json that cannot be
-read makes a model of kind `other`, so that starting it gives the engine's own error.
+read makes a model of kind `other` that is listed with its problem; starting it gives the engine's own error.
 """
 
 import json
@@ -49,7 +49,21 @@ def read_snapshot(model_id: str, snapshot: Path) -> ModelFiles | None:
         config=config,
         modified_at=snapshot.stat().st_mtime,
         float32_bytes=sum(wide for _, wide in sizes),
+        problem="" if config else "its config.json is not a JSON object: the engine will not start",
     )
+
+
+def read_template(folder: str) -> str:
+    """The chat template, from the file of its own or from the tokenizer's settings; "" where there is none."""
+    snapshot = Path(folder)
+    try:
+        return (snapshot / "chat_template.jinja").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        template = _read_json(snapshot / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several by name
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default") or next(iter(named.values()), "")
+    return template if isinstance(template, str) else ""
 
 
 def kind_of(architecture: str, config: Mapping[str, object], *, sentence_transformer: bool = False) -> Kind:

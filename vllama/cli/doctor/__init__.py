@@ -1,0 +1,1 @@
+"""`vllama doctor`: looks at this machine as a server would find it, whether one runs or not."""
