@@ -2,9 +2,9 @@
 PYTHON := .venv/bin/python
 # Most tests wait for processes of their own.
 WORKERS := 3
-BENCHES := start switch cli mailbox models
+BENCHES := start switch cli mailbox models proxy workers broker replay policy
 
-.PHONY: help setup models check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))
+.PHONY: help setup models browser check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))
 .DEFAULT_GOAL := help
 
 help:
@@ -26,9 +26,12 @@ check: setup
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-test: check models
-	@$(PYTHON) -m pytest -n $(WORKERS) --histories=2000 -m "not engine"
-	@$(PYTHON) -m pytest -m engine
+browser: setup
+	@$(PYTHON) tools/chromium.py
+
+test: check models browser
+	@$(PYTHON) -m pytest -n $(WORKERS) --histories=2000 --durations=10 -m "not engine"
+	@$(PYTHON) -m pytest --durations=10 -m engine
 
 test-fast: check
 	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine and not slow"
@@ -40,7 +43,11 @@ demo: export VLLAMA_DEMO_BEGAN := $(shell date +%s.%N)
 demo: models
 	@$(PYTHON) tools/demo.py
 
-$(addprefix bench-,$(BENCHES)): bench-%: models
+# TRACE=file.csv: cut into windows instead of Azure's recording.
+bench-policy: setup
+	@$(PYTHON) -m bench.policy
+
+$(addprefix bench-,$(filter-out policy,$(BENCHES))): bench-%: models
 	@$(PYTHON) bench/$*.py
 
 clean:

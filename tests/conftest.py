@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SERVERS = {
+    "shared_server",
     "vllama_server",
     "rig",
     "make_rig",

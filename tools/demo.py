@@ -30,6 +30,8 @@ MODELS_YAML = f"{EMBEDDING}:\n  dtype: float32\n"
 QUESTION = "What is the capital of France?"
 SENTENCES = ("The cat sits on the mat.", "A kitten rests on a rug.", "Stock markets fell sharply on Monday.")
 REQUEST_TIMEOUT_S = 300
+# X-Vllama-State: how the request found its model.
+FOUND = {"warm": "awake", "wake": "asleep", "cold": "not running"}
 WAKE_STEPS = ("wake_weights", "reload_weights", "wake_kv_cache")
 # What the broker notes of itself between decisions; the story is told without it.
 UNTOLD = frozenset({
@@ -128,8 +130,9 @@ class Story:
 
     def report(self, headers: Any, took_s: float) -> None:
         """How the request was served, by the response's own headers."""
-        state, waited = headers.get("x-vllama-state", "?"), float(headers.get("x-vllama-wait-ms", 0)) / 1000
-        tell(f"answered after {took_s:.1f} s; the model was {state}, {waited:.1f} s of it until it was ready")
+        found = FOUND.get(headers.get("x-vllama-state", ""), "in a state of which the answer says nothing")
+        waited = float(headers.get("x-vllama-wait-ms", 0)) / 1000
+        tell(f"answered after {took_s:.1f} s; the model was {found}, {waited:.1f} s of it until it was ready")
 
     def steps(self, records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         """What each step took, told and returned by model."""
@@ -147,9 +150,6 @@ class Story:
                 took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
                 parts = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
                 tell(f"  {model}: {parts}")
-            elif kind == "EngineRose":
-                took = by_model[model] = {name: float(seconds) for name, seconds in record["steps_s"]}
-                tell(f"  {model}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items()))
             elif kind == "EngineMeasured":
                 tell(f"  {model}: holds {record['footprint_bytes'] / 2**20:.0f} MiB")
         return by_model

@@ -66,6 +66,7 @@ def chat_files(work: Path) -> Path:
     must not inherit the note that it is quantized.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"  # the reader of GGUF draws a bar of its own, and a log is no terminal
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 

@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.simulation.world import World  # noqa: E402 - found by the line above
+from tests.simulation.workers import WorkersWorld  # noqa: E402 - found by the line above
+from tests.simulation.world import World  # noqa: E402
 from vllama.actors.core import instance  # noqa: E402
 from vllama.actors.core.instance_state import State  # noqa: E402
 from vllama.actors.core.messages import InstanceMessage, Phase  # noqa: E402
@@ -58,7 +59,8 @@ def page() -> str:
     """The whole page as today's code makes it."""
     recorder = Recorder()
     for seed in range(HISTORIES):
-        world = World(seed, configuring=seed % 4 == 0)
+        kind = WorkersWorld if seed % 4 == 1 else World
+        world = kind(seed, configuring=seed % 4 == 0)
         recorder.watch(world)
         world.run()
     parts = [HEAD.format(n=HISTORIES)]

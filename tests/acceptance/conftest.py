@@ -1,3 +1,3 @@
-from tests.api.conftest import fake_cache
+from tests.api.conftest import fake_cache, make_rig
 
-__all__ = ["fake_cache"]
+__all__ = ["fake_cache", "make_rig"]

@@ -23,6 +23,7 @@ def on_gpus(vllama_server: Callable[..., Vllama], tmp_path: Path, gpu_driver: Pa
     yield from rigs(vllama_server, tmp_path, gpu_driver)
 
 
+@pytest.mark.trap(15)
 def test_two_models_share_one_gpu_by_their_computed_shares(on_gpus: Make) -> None:
     rig = on_gpus(8 * GIB)
     (device,) = rig.devices()
@@ -38,6 +39,7 @@ def test_two_models_share_one_gpu_by_their_computed_shares(on_gpus: Make) -> Non
     assert one_at_a_time(rig.gpus) == 2
 
 
+@pytest.mark.trap(36)
 def test_under_pressure_they_take_turns_though_memory_comes_back_late(on_gpus: Make) -> None:
     rig = on_gpus(4 * GIB)
     rig.ok(A)
@@ -55,6 +57,7 @@ def test_under_pressure_they_take_turns_though_memory_comes_back_late(on_gpus: M
     assert one_at_a_time(rig.gpus) >= 4
 
 
+@pytest.mark.trap(36)
 def test_what_the_dead_still_hold_is_waited_for(on_gpus: Make) -> None:
     rig = on_gpus(3 * GIB, VLLAMA_MEMORY_RETURN_TIMEOUT_S="60")
     rig.ok(A)
@@ -89,6 +92,7 @@ def test_one_lease_over_two_gpus_or_none(on_gpus: Make) -> None:
     one_at_a_time(rig.gpus)
 
 
+@pytest.mark.trap(12, 14, 15)
 def test_on_one_gpu_one_moves_at_a_time_and_gpus_do_not_wait_for_one_another(on_gpus: Make) -> None:
     rig = on_gpus(
         8 * GIB, 8 * GIB, yaml=f"{A}:\n  devices: [0]\n{B}:\n  devices: [0]\n{C}:\n  devices: [1]\n"
@@ -138,6 +142,7 @@ def test_else_where_eviction_costs_least(on_gpus: Make) -> None:
     assert rig.view(B)["phase"] == "asleep"
 
 
+@pytest.mark.trap(19)
 def test_a_sleeper_is_stopped_when_what_it_still_holds_is_in_the_way(on_gpus: Make) -> None:
     rig = on_gpus(4 * GIB, models={A: GIB, B: 2 * GIB, C: GIB}, FAKE_VLLM_CONTEXT_BYTES=str(600 * MIB))
     rig.ok(A)
@@ -161,6 +166,7 @@ def test_what_other_programs_hold_is_theirs(on_gpus: Make) -> None:
     assert rig.events("EngineGone") == []
 
 
+@pytest.mark.trap(15)
 def test_a_start_whose_profile_an_outsider_spoils_is_tried_once_more(on_gpus: Make) -> None:
     rig = on_gpus(8 * GIB)
     rig.gpus.hold_by(os.getpid(), GIB)
@@ -175,6 +181,7 @@ def test_a_start_whose_profile_an_outsider_spoils_is_tried_once_more(on_gpus: Ma
     assert [event["why"] for event in rig.events("EngineGone", A)] == ["profiling"]
 
 
+@pytest.mark.trap(16)
 def test_a_start_that_runs_out_of_memory_has_one_more_evicted_and_is_tried_again(on_gpus: Make) -> None:
     rig = on_gpus(8 * GIB)
     rig.ok(A)

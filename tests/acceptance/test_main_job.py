@@ -46,8 +46,10 @@ def assert_fold_is_live(http: httpx.Client) -> None:
 
 
 @pytest.fixture
-def server(vllama_server: Make, fake_cache: Path) -> Vllama:
-    env = {"VLLAMA_BUSY_GRACE_S": "0.2", **TAKES}
+def server(request: pytest.FixtureRequest, vllama_server: Make, fake_cache: Path) -> Vllama:
+    """With so many worker processes as the test asks for by its parameter."""
+    workers = getattr(request, "param", 1)
+    env = {"VLLAMA_BUSY_GRACE_S": "0.2", "VLLAMA_WORKERS": str(workers), **TAKES}
     return vllama_server(fake_cache, memory_limit=ONE_FITS, fake=True, env=env)
 
 
@@ -102,6 +104,7 @@ class Visitor:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", [1, 2], indirect=True, ids=["one process", "two workers"])
 def test_two_hundred_requests_in_random_order_from_eight_clients(server: Vllama) -> None:
     log: Counter[str] = Counter()
     lock = threading.Lock()

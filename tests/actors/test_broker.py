@@ -101,6 +101,19 @@ def test_sleepers_residue_is_stopped_when_it_stands_in_the_way() -> None:
     assert to("a", msg.Evict(1, 3))[0] in ask(story, request("c", 9), a=2)
 
 
+def test_sleepers_stay_while_their_residue_would_not_do_and_somebody_is_up() -> None:
+    story = machine()
+    held(story, "a", 4)
+    story >> msg.ReturnLease("a", 1, 1 << 30, 5.0)
+    story.skip() >> measured(story, a=1)
+    story.skip()
+    held(story, "b", 5, a=1)
+    ask(story, request("c", 7), a=1, b=5)
+    story >> msg.Candidate("b", 1, 50.0, 1, False, 2) << None  # stopping a would make no room for c
+    story.later(11) >> msg.Tick()
+    assert to("b", msg.Evict(1, 2))[0] in effects_of(story)
+
+
 def test_wake_asks_only_for_what_its_sleeper_does_not_hold() -> None:
     story = machine(total=5)
     held(story, "a", 4)

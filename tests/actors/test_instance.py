@@ -158,10 +158,38 @@ def test_start_that_dies_twice_is_refused_with_the_logs_last_lines() -> None:
     refused = next(effect for effect in story._todo or [] if isinstance(effect, fx.Refuse))
     assert refused.refusal.code == "start_failed"
     assert OUT in refused.refusal.message
+    assert "could not be started" in refused.refusal.message
     story.skip() >> msg.Acquire(2)  # in back-off: refused at once, with Retry-After
     refused = next(effect for effect in story._todo or [] if isinstance(effect, fx.Refuse))
     assert refused.refusal.retry_after_s
+    assert "in 2 s or later" in refused.refusal.message
     story.later(10).skip() >> msg.Acquire(3) << to_broker(lease(3))
+
+
+def test_who_comes_after_a_fault_of_a_running_engine_is_told_of_that_fault() -> None:
+    story = play(fresh())
+    for run in (1, 2):
+        if run == 1:
+            awake(story)
+        else:
+            story >> msg.Acquire(9)
+            story.skip() >> msg.LeaseGranted(2, 100, DEV)
+            story.skip() >> msg.SlotGranted(3)
+            story.skip() >> msg.EngineLaunched(2, 7, 33300, "log", "fork", "")
+            story.skip() >> msg.EngineReady(2)
+            story.skip() >> msg.Release(9)
+        story.skip() >> msg.Evict(run, 2)
+        story.skip() >> msg.SlotGranted(2 * run)
+        story.skip() >> msg.SleepFailed(run, "no answer to POST /sleep") << fx.Kill(run)
+        story >> msg.EngineExited(run, -9)
+        story.skip()
+    story >> msg.Acquire(10)
+    (refused,) = [effect for effect in story._todo or [] if isinstance(effect, fx.Refuse)]
+    text = refused.refusal.message
+    assert "could not be started" not in text
+    assert "its engine failed after it had been up" in text
+    assert "A request in 2 s or later starts it again. What happened: no answer to POST /sleep" in text
+    story.skip()
 
 
 def test_third_failure_is_failed_until_a_command_clears_it() -> None:

@@ -54,6 +54,22 @@ def test_fold_gives_the_live_state_whatever_has_left_the_rings(asks: int) -> Non
     assert j.fold() == j.states
 
 
+def test_a_snapshot_copies_only_who_has_changed_and_none_changes_with_the_living() -> None:
+    j = journal(lifecycle_max=5 * SEGMENT)
+    j.append("still", ("Test", 0), ev.TimerArmed(7), 1.0)
+    for n in range(3 * SEGMENT):
+        append(j, ev.TimerArmed(n))
+    _, *snapshots = (states for _, _, states in j._snapshots)
+    assert len({id(states.state("still")) for states in snapshots}) == 1
+    assert len({states.instance("m").timer for states in snapshots}) == len(snapshots) == 3
+    assert snapshots[0].state("still") is not j.states.state("still")
+    j.append("still", ("Test", 0), ev.TimerArmed(8), 1.0)
+    for n in range(SEGMENT):
+        append(j, ev.TimerArmed(n))
+    assert [states.instance("still").timer for _, _, states in list(j._snapshots)[-2:]] == [7, 8]
+    assert j.fold() == j.states
+
+
 def test_fold_is_not_the_live_state_itself() -> None:
     j = journal()
     folded = j.fold()

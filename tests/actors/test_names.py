@@ -20,6 +20,8 @@ NAMES = Names(IDS, CONFIGS)
         ("one/twin", "one/twin", "one/twin"),  # an exact id is stronger than an alias,
         ("bge-m3", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),  # and an alias than the part after a slash
         ("small", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("qwen/QWEN3-0.6b", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),  # clients of Ollama write in small letters
+        ("SQL", "Qwen/Qwen3-0.6B", "sql"),
         ("BGE-M3", "BAAI/bge-m3", "BAAI/bge-m3"),
         ("qwen3-0.6b", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
         ("GPT2", "gpt2", "gpt2"),
@@ -53,4 +55,5 @@ def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
 
 
 def test_a_name_near_to_none_is_told_where_models_come_from() -> None:
-    assert "vllama pull" in NAMES.unknown("zzz", "/hub").message
+    assert "in /hub; `vllama pull zzz`" in NAMES.unknown("zzz", "/hub").message
+    assert "`vllama pull 'a; b'`" in NAMES.unknown("a; b", "/my hub").message

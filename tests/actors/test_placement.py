@@ -7,7 +7,7 @@ import pytest
 from vllama.actors.placement import need_of
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError
-from vllama.host.estimate import CUDA_CONTEXT_BYTES
+from vllama.host.estimate import CUDA_CONTEXT_BYTES, PINNED_PART_MAX
 from vllama.host.host import DeviceInfo, ModelFiles
 
 GIB = 2**30
@@ -41,6 +41,13 @@ def test_weights_are_spread_and_the_share_is_of_each_device() -> None:
     both = need(devices=[1, 2], tensor_parallel_size=2, gpu_memory_utilization=0.5)
     assert both.weights_bytes == 2 * GIB
     assert both.bytes == 12 * GIB + CUDA_CONTEXT_BYTES
+
+
+def test_level_1_takes_host_ram_for_all_ranks_and_none_on_cpu() -> None:
+    whole = 4 * GIB * PINNED_PART_MAX
+    assert need().copy_bytes == pytest.approx(whole)
+    assert need(devices=[1, 2], tensor_parallel_size=2).copy_bytes == pytest.approx(whole)
+    assert need(CPU).copy_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,24 @@ def test_shutdown_ends_though_an_effect_never_does(tmp_path: Path) -> None:
         return "admitted"
 
     asyncio.run(run())
+
+
+def test_what_is_known_is_told_though_the_disk_never_answers(tmp_path: Path) -> None:
+    """`ps` and `info` are from memory; only who asks for the models themselves waits for the first look at the cache."""
+
+    class StuckDisk(StuckHost):
+        async def models(self) -> tuple[ModelFiles, ...]:
+            await asyncio.Event().wait()
+            return ()
+
+    async def run() -> None:
+        config = load_config({"config_dir": str(tmp_path), "transformers_cache": str(tmp_path)}, env={})
+        system = System(config, StuckDisk())
+        await system.start()
+        info = await asyncio.wait_for(system.info(), 20)
+        assert (info["models"], info["devices"]) == (0, system.devices())
+        assert [device["id"] for device in system.devices()] == ["cpu"]
+        assert system.ps() == ()
+        await system.shutdown()
+
+    asyncio.run(run())

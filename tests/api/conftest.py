@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.api.caches import make_cache
+from tests.api.front_rig import WAYS
 from tests.api.rig import Rig
 
 
@@ -19,11 +20,11 @@ def make_rig(vllama_server, fake_cache: Path, tmp_path: Path) -> Iterator[Callab
     """`make_rig(env={...}, faults=[...])`: a server with fake engines. `own_group=True` gives it a process group."""
     rigs: list[Rig] = []
 
-    def make(*faults: str, env: dict[str, str] | None = None, **more: Any) -> Rig:
+    def make(*faults: str, env: dict[str, str] | None = None, kind: type[Rig] = Rig, **more: Any) -> Rig:
         file = tmp_path / f"faults-{len(rigs)}"
         file.write_text("\n".join(faults))
         env = {"FAKE_VLLM_FAULTS_FILE": str(file)} | (env or {})
-        rigs.append(Rig(vllama_server(fake_cache, fake=True, env=env, **more), file))
+        rigs.append(kind(vllama_server(fake_cache, fake=True, env=env, **more), file))
         return rigs[-1]
 
     yield make
@@ -34,3 +35,9 @@ def make_rig(vllama_server, fake_cache: Path, tmp_path: Path) -> Iterator[Callab
 @pytest.fixture
 def rig(make_rig: Callable[..., Rig]) -> Rig:
     return make_rig()
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The headers that choose the way."""
+    return WAYS[request.param]

@@ -35,7 +35,6 @@ DEVELOPMENT = (
     "/ping",
     "/load",
     "/version",
-    "/metrics",
     "/tokenizer_info",
     "/kv_event_sources",
     "/v1/load_lora_adapter",

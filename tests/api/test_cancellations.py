@@ -4,10 +4,13 @@ caller, if it is still there, is told in the way that is still open."""
 import json
 from threading import Thread
 
+import pytest
+
 from tests.api.caches import CHAT
 from tests.api.rig import Rig, chat_body, error_in, error_of
 
 
+@pytest.mark.trap(38)
 def test_a_hang_up_in_the_middle_of_a_stream_closes_the_engines_connection(rig: Rig):
     with rig.stream(CHAT, gate="a") as (_, lines):
         next(lines)

@@ -132,3 +132,17 @@ def test_a_place_that_is_none_is_refused(http: httpx.Client, query: str, headers
     answer = http.get(f"/debug/events?{query}", headers=headers)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_request"
+
+
+def test_a_requests_records_carry_its_id_whether_it_waits_or_not(server: Vllama, http: httpx.Client) -> None:
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "x"}]}
+    for request in ("one that starts it", "one that finds it awake"):
+        answer = http.post("/v1/chat/completions", json=body, headers={"X-Request-Id": request})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (200, request)
+    asked = present(http, "since=0&kind=AskQueued&kind=AskAdmitted")
+    assert [(event.kind, event.data["request"]) for event in asked] == [
+        ("AskQueued", "one that starts it"),
+        ("AskAdmitted", ""),  # its ask's number leads back to where it was queued
+        ("AskAdmitted", "one that finds it awake"),
+    ]
+    assert asked[0].data["ask"] == asked[1].data["ask"]

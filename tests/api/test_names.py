@@ -101,3 +101,18 @@ def test_another_model_changes_nothing_else(body: bytes) -> None:
     assert after == before | {"model": "new/name"}
     if body.startswith(b" "):
         assert changed == body.replace(b'"o\\u006cd"', b'"new/name"')
+
+
+def test_a_model_whose_config_cannot_be_read_is_listed_as_broken(named, tmp_path: Path) -> None:
+    hub = make_cache(tmp_path / "hub")
+    (config,) = (hub / "models--tiny--chat").glob("snapshots/*/config.json")
+    config.write_text("{ not json")
+    rig = named(hub)
+    cards = {card["id"]: card for card in rig.http.get("/v1/models").json()["data"]}
+    assert "config.json" in cards[CHAT]["problem"]
+    assert "problem" not in cards[EMBED]
+    assert rig.http.get("/control/info").json()["broken_models"] == [f"{CHAT}: {cards[CHAT]['problem']}"]
+    failed = rig.chat(CHAT)
+    assert failed.status_code == 502
+    assert "not a valid JSON file" in error_of(failed)["message"]
+    assert rig.kinds(CHAT).count("EngineSpawned") == 2  # the automatic second try of design/commands.md

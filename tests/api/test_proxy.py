@@ -60,7 +60,7 @@ def test_an_answer_says_how_its_engine_came_to_be_awake(rig: Rig):
 
 
 def test_the_engines_own_refusals_come_through_as_they_are(rig: Rig):
-    absent = rig.http.post("/v1/embeddings", json={"model": CHAT, "input": "x"})
+    absent = rig.http.post("/classify", json={"model": EMBED, "input": "x"})
     assert (absent.status_code, absent.json()) == (404, {"detail": "Not Found"})
     assert absent.headers["x-vllama-state"] == "cold"
     wrong = rig.http.post("/v1/chat/completions", json={"model": CHAT, "stream": True})

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.api.caches import CHAT, EMBED
+from tests.api.caches import ARCHITECTURES, CHAT, make_cache
 from tests.api.rig import Rig, error_of
 from vllama.api.routes import FORM_PATHS, JSON_PATHS
 
@@ -30,6 +31,7 @@ ECHOED = [
     )
 ]
 MIB = 2**20
+OTHER = "tiny/other"
 
 
 def test_every_json_route_carries_body_query_and_headers(rig: Rig):
@@ -148,10 +150,17 @@ def test_a_form_may_use_another_name_of_the_model(rig: Rig):
     assert got["headers"]["content-length"] == str(len(got["body"]))
 
 
-def test_a_response_is_found_by_its_id_at_the_engine_that_made_it(make_rig, tmp_path):
-    rig = make_rig()
-    ids = {}
-    for model, stream in ((CHAT, False), (EMBED, True)):
+@pytest.fixture
+def two_chats(vllama_server, tmp_path: Path):
+    cache = make_cache(tmp_path / "hub", dict.fromkeys((CHAT, OTHER), ARCHITECTURES[CHAT]))
+    rig = Rig(vllama_server(cache, fake=True), tmp_path / "faults")
+    yield rig
+    rig.close()
+
+
+def test_a_response_is_found_by_its_id_at_the_engine_that_made_it(two_chats: Rig):
+    rig, ids = two_chats, {}
+    for model, stream in ((CHAT, False), (OTHER, True)):
         made = rig.http.post("/v1/responses", json={"model": model, "input": "x", "stream": stream})
         text = made.raise_for_status().text
         ids[model] = (

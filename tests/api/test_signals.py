@@ -30,6 +30,7 @@ def send(rig: Rig, number: signal.Signals, *, group: bool) -> None:
     (os.killpg if group else os.kill)(rig.server.pid, number)
 
 
+@pytest.mark.trap(39)
 @pytest.mark.parametrize(
     ("number", "group"),
     [

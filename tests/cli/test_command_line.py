@@ -20,7 +20,10 @@ def run(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-HEAVY = ("torch", "vllm", "fastapi", "starlette", "uvicorn", "httpx", "pydantic", "yaml", "rich", "asyncio")
+HEAVY = (
+    "torch", "vllm", "fastapi", "starlette", "uvicorn", "httpx", "pydantic", "yaml", "rich", "asyncio", "textual", "readline",
+    "huggingface_hub",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_the_environment_says_where_the_server_is(env: dict[str, str], url: str)
     assert Client(url).url == url
 
 
-@pytest.mark.parametrize("given", ["ftp://x", "http://", "://", "http://x:port", "http://x:99999"])
+@pytest.mark.parametrize("given", ["ftp://x", "http://", "://", "http://x:port", "http://x:99999", "foo"])
 def test_what_is_no_url_is_a_usage_error(given: str):
     done = run("ps", "--server", given)
     assert done.exit_code == 2
@@ -83,6 +86,12 @@ def test_what_is_no_url_is_a_usage_error(given: str):
         ["sleep", "m"],
         ["start", "m", "--json"],
         ["restart", "m"],
+        ["run", "m", "hello"],
+        ["pull", "m"],
+        ["list"],
+        ["show", "m"],
+        ["rm", "m"],
+        ["cp", "m", "n"],
         ["logs", "m"],
         ["logs", "m", "-f"],
         ["events"],
@@ -211,6 +220,19 @@ def test_ps_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]):
         if cell not in lines[1]
     ] == []
     assert lines[-1] == "org/chat: no weights"
+
+
+def test_ps_tells_a_long_error_in_one_line_and_where_the_rest_is(capsys: pytest.CaptureFixture[str]):
+    error = "the engine exited with code 1\n" + "  File x, line 1\n" * 18 + "ValueError: no such dtype"
+    render.ps({"instances": [VIEW | {"phase": "failed", "error": error}], "devices": []})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "",
+        "org/chat: the engine exited with code 1: ValueError: no such dtype (log: /logs/a.log; `vllama logs org/chat` "
+        "shows it)",
+    ]
+    render.ps({"instances": [VIEW | {"error": "x" * 5000}], "devices": []})
+    assert len(capsys.readouterr().out.splitlines()[-1]) < 500
 
 
 def test_ps_on_a_terminal_prints_names_as_they_are(

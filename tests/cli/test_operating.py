@@ -37,6 +37,18 @@ def test_a_change_that_needs_no_restart_holds_at_once(rig: Rig, models_file: Pat
     assert runs(rig) == 1
 
 
+def test_a_models_priority_is_assigned_shown_and_holds_at_once(rig: Rig) -> None:
+    assert rig.chat(CHAT).status_code == 200
+    assert rig.server.cli("assign", CHAT, "--priority", "7").returncode == 0
+    rig.until(CHAT, priority=7, restart_needed=[])
+    assert f"{CHAT}: priority 7" in rig.server.cli("ps").stdout
+    assert rig.server.cli("assign", CHAT, "--priority", "1001").returncode == 1
+    assert rig.server.cli("assign", CHAT, "--unset", "priority").returncode == 0
+    rig.until(CHAT, priority=0)
+    assert ": priority" not in rig.server.cli("ps").stdout
+    assert runs(rig) == 1
+
+
 def test_a_change_that_needs_a_restart_says_so_and_touches_no_other_model(rig: Rig) -> None:
     cli = rig.server.cli
     assert rig.chat(CHAT).status_code == 200
@@ -49,7 +61,8 @@ def test_a_change_that_needs_a_restart_says_so_and_touches_no_other_model(rig: R
     assert f"`vllama restart {CHAT}`" in cli("ps").stdout
     assert rig.view(CHAT)["restart_needed"] == ["extra_args", "max_model_len"]
     assert rig.chat(CHAT).headers["x-vllama-state"] == "warm"
-    assert cli("restart", CHAT).stdout == f"{CHAT}: awake\n"
+    log = rig.view(CHAT)["log"]
+    assert cli("restart", CHAT).stdout == f"log: {log}\n{CHAT}: awake\n"
     assert rig.view(CHAT)["restart_needed"] == []
     log = Path(rig.view(CHAT)["log"]).read_text()
     assert "'max-model-len': '64'" in log
@@ -61,6 +74,12 @@ def test_a_change_that_needs_a_restart_says_so_and_touches_no_other_model(rig: R
     assert "InstanceConfigured" not in rig.kinds(EMBED)
     shown = json.loads(cli("assign", CHAT, "--show", "--json").stdout)
     assert (shown["entry"]["extra_args"], shown["entry"]["max_model_len"]) == ({"seed": 7}, None)
+
+
+def test_restart_of_a_model_that_does_not_run_starts_it(rig: Rig) -> None:
+    for _ in range(2):
+        assert rig.server.cli("restart", CHAT).stdout.endswith(f"{CHAT}: awake\n")
+        assert rig.command("stop", CHAT).json()["phase"] == "stopped"
 
 
 def test_an_edit_by_hand_is_noticed_and_a_broken_one_changes_nothing(rig: Rig, models_file: Path) -> None:
@@ -83,6 +102,7 @@ def test_an_edit_by_hand_is_noticed_and_a_broken_one_changes_nothing(rig: Rig, m
     models_file.write_text(f"{CHAT}:\n  aliases: [other]\n")
     assert wait_until(lambda: rig.chat("other").status_code == 200, BOUND_S)
     assert info()["problem"] == ""
+    assert f"{models_file} is right again" in rig.server.log.read_text()
     assert rig.chat("mine").status_code == 404
     assert runs(rig) == 1
 
@@ -177,7 +197,21 @@ def test_the_shell_completes_model_names(rig: Rig) -> None:
         )
         return set(done.stdout.split())
 
-    for command in ("start", "stop", "sleep", "restart", "logs", "assign", "wake-up", "events --model"):
+    for command in (
+        "run",
+        "show",
+        "rm",
+        "rm x",
+        "cp",
+        "start",
+        "stop",
+        "sleep",
+        "restart",
+        "logs",
+        "assign",
+        "wake-up",
+        "events --model",
+    ):
         assert completed(f"vllama {command} tiny/c") == {CHAT}, command
     assert completed("vllama start tiny") >= {CHAT, EMBED, "tiny-mine"}
     assert "tiny/chat" not in completed("vllama start x")
@@ -188,5 +222,6 @@ def test_info_says_where_each_value_came_from(rig: Rig) -> None:
     (port,) = [line for line in text.splitlines() if line.split()[:1] == ["port"]]
     assert port.split()[1] == str(rig.server.port)
     assert "default" not in port
+    assert any("1073741824 (1.0 GiB)" in line for line in text.splitlines() if "body_bytes_max" in line)
     assert any(line.split()[:1] == ["unload_mode"] and "(default)" in line for line in text.splitlines())
     assert os.sep in rig.http.get("/control/info").json()["models_file"]["path"]

@@ -25,7 +25,9 @@ Qwen/Qwen3-0.6B:
   aliases: [small, gpt-4o]
   sleep_level: 1
   pinned: true
+  priority: -2
   unload_timeout: 60
+  unload_mode: 3
   kv_cache_memory: 4GiB
   engine_python: /opt/vllm/bin/python
   env: {VLLM_LOGGING_LEVEL: DEBUG}
@@ -55,6 +57,14 @@ def test_the_strongest_source_wins_and_each_value_says_where_it_came_from(tmp_pa
     assert config.sources["config_dir"] == "VLLAMA_CONFIG_DIR"
     assert config.sources["host"] == "default"
     assert set(config.sources) == set(VllamaConfig.model_fields)
+
+
+def test_a_level_may_come_from_the_environment() -> None:
+    env = {"VLLAMA_CONFIG_DIR": "/nowhere", "VLLAMA_UNLOAD_MODE": "3", "VLLAMA_SLEEP_LEVEL": "1"}
+    config = load_config({}, env)
+    assert (config.unload_mode, config.sleep_level) == (3, 1)
+    with pytest.raises(ConfigError, match="VLLAMA_SLEEP_LEVEL"):
+        load_config({}, env | {"VLLAMA_SLEEP_LEVEL": "4"})
 
 
 @pytest.mark.parametrize(
@@ -127,6 +137,14 @@ def test_every_key_of_models_yaml(tmp_path: Path) -> None:
         ("a/b:\n  lora: {x=y: /p}\n", (":2: ", "lora.x=y")),
         ("a/b:\n\tdtype: auto\n", (":2: ", "not valid YAML")),
         ("a/b:\n  extra_args: {2020-01-01: 1}\n", (":1: ", "text")),
+        ("a/b:\n  dtype: \x01\n", (":2: ", "not valid YAML", "U+0001")),
+        ("a/b: &x\n  env: *x\n", (":1: ", "not valid YAML", "holds itself")),
+        ("a/b:\n  env: &x {A: [*x]}\n", (":2: ", "not valid YAML", "holds itself")),
+        ("[" * 5000, (": not valid YAML", "nested")),
+        ("a/b: " + "{x: " * 3000, (": not valid YAML", "nested")),
+        ("a/b:\n  pinned: !!bool x\n", (": not valid YAML", "tag")),
+        ("a/b:\n  dtype: !!timestamp x\n", (": not valid YAML", "tag")),
+        ("a/b:\n  priority: !!int ''\n", (": not valid YAML", "tag")),
     ],
 )
 def test_an_error_in_models_yaml_names_file_line_and_key(
@@ -140,6 +158,12 @@ def test_an_error_in_models_yaml_names_file_line_and_key(
     assert message.startswith(f"{file}:")
     assert [word for word in said if word not in message] == []
     assert "\n" not in message
+
+
+def test_two_entries_may_share_what_an_anchor_names(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("a/b:\n  env: &x {A: a}\nc/d:\n  env: *x\n")
+    assert [entry.env for entry in load_models(file).values()] == [{"A": "a"}, {"A": "a"}]
 
 
 def test_a_file_that_is_no_text_is_an_error_too(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_signal_to_the_whole_group_cuts_no_stream_and_then_vllamas_death_leave
         "max_tokens": 200,
         "temperature": 0,
         "stream": True,
+        "stream_options": {"include_usage": True},
         "ignore_eos": True,
     }
     request = urllib.request.Request(
@@ -90,9 +91,10 @@ def test_a_signal_to_the_whole_group_cuts_no_stream_and_then_vllamas_death_leave
         for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             os.killpg(vllama.process.pid, signum)
         lines += stream.readlines()
-    chunks = [line for line in lines if line.startswith(b"data: {")]
+    # Counted by the engine, which puts several tokens into one event when its reader is late.
+    *_, usage = (line for line in lines if line.startswith(b"data: {"))
     assert lines[-2] == b"data: [DONE]\n"
-    assert len(chunks) >= 200
+    assert json.loads(usage[6:])["usage"]["completion_tokens"] == 200
     assert answers()
     pids = [proc.pid for proc in below(vllama.process.pid)]
     assert len(pids) >= 6  # guard, zygote, keeper, API server, EngineCore, worker

@@ -131,6 +131,17 @@ class Engine:
         if gate or self.faults("gated"):
             await self.gates.passing(gate or "all")
 
+    async def scraped(self) -> None:
+        """Somebody asks for the figures: vLLM gives them asleep, too, so that only a count can tell."""
+        self.counts["scrapes"] += 1
+        self.counts["scrapes_while_asleep"] += self.is_sleeping
+        try:
+            if self.faults("gated_metrics"):
+                await self.gates.passing("metrics")
+        except asyncio.CancelledError:
+            self.counts["scrapes_cut"] += 1
+            raise
+
     async def sleep(self, level: int) -> None:
         if self.faults("fail_sleep"):
             raise HttpError(500, "sleep failed")
@@ -206,7 +217,7 @@ class Engine:
     def stats(self) -> dict[str, object]:
         names = (
             "requests", "completed", "aborted", "running_max", "sleeps", "wakes", "reloads",
-            "sleeps_while_running", "requests_while_asleep",
+            "sleeps_while_running", "requests_while_asleep", "scrapes", "scrapes_while_asleep", "scrapes_cut",
         )  # fmt: skip
         return {name: self.counts[name] for name in names} | {"running": self.running, "pid": os.getpid()}
 

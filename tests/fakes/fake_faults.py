@@ -5,8 +5,10 @@ Entries are separated by commas or lines: `[once:][MODEL:]NAME[=NUMBER]`, for ex
 that begins with `once:` is struck out of the file when it strikes.
 
 Starting:  die_at_start hang_at_start slow_start_s=N profiling_error oom_at_start port_taken
+           sleep_mode_oom (out of memory, if started with sleep mode) hang_loading (with its children)
            hold_profile (on a fake GPU, between the two looks at its memory, until it is taken back)
 Serving:   die_on_first_request die_mid_stream token_s=N gated (every generation waits at the gate "all")
+           gated_metrics (who asks for them waits at the gate "metrics") broken_metrics (lines that are none)
 Sleeping:  fail_sleep sleep_lies hang_sleep crash_on_request_asleep keep_memory leak_bytes=N
            hold_sleep (until it is taken back)
 Waking:    fail_wake hang_wake fail_reload garbage (after any wake)

@@ -6,6 +6,7 @@ Memory: `--kv-cache-memory-bytes` and the size of the weights files of PATH (FAK
 really taken, and given back by sleep; from a GPU of the fake driver where CUDA_VISIBLE_DEVICES names one (fake_cuda.py).
 Faults: fake_faults.py. Beyond vLLM's own endpoints:
 
+    GET  /fake/last                       the body of the last request for inference
     GET  /fake/stats                      counts: requests, completed, aborted, sleeps, sleeps_while_running, ...
     POST /fake/gate?name=N[&tokens=K]     lets K tokens pass the gate N, or all from now on. A generation whose request
                                           says `"user": "gate:N"` waits there after its first token.
@@ -23,15 +24,17 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fake_answers as answers
+import fake_metrics
 import fake_realtime
+import fake_talk
+from fake_arguments import read_arguments, served_names
 from fake_cuda import Cuda
 from fake_engine import Block, Engine, say
 from fake_faults import Faults
 from fake_http import Connection, Exchange, HttpError
+from fake_pooling import CLASSIFY, EMBED, SCORE, pool
 
 GENERATE = ("/v1/chat/completions", "/v1/completions")
-EMBED = ("/v1/embeddings",)
-CLASSIFY = ("/classify",)
 # Routes of which only the way matters: what came is told back.
 ECHOED = (
     "/v1/chat/completions/batch",
@@ -52,32 +55,6 @@ ECHOED = (
     "/v1/audio/transcriptions",
     "/v1/audio/translations",
 )
-SCORE = ("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank")
-
-
-def read_arguments(argv: list[str]) -> dict[str, str]:
-    """`--name value`, `--name=value` and `--switch` alike; unknown ones are kept and ignored."""
-    found, index = {}, 0
-    while index < len(argv):
-        name, equals, value = argv[index].removeprefix("--").partition("=")
-        index += 1
-        if not equals and index < len(argv) and not argv[index].startswith("--"):
-            value, index = argv[index], index + 1
-        found[name] = value
-    return found
-
-
-def served_names(argv: list[str]) -> list[str]:
-    """Every name of --served-model-name and --lora-modules: anything else is 404, as vLLM says it."""
-    names, flag = [], ""
-    for word in argv:
-        if word.startswith("--"):
-            flag = word
-        elif flag == "--served-model-name":
-            names.append(word)
-        elif flag == "--lora-modules" and "--enable-lora" in argv:
-            names.append(word.partition("=")[0])
-    return names
 
 
 class Server:
@@ -89,6 +66,7 @@ class Server:
         self.faults = Faults(self.model)
         self.routes = self._routes()
         self.made: dict[str, dict] = {}
+        self.last: dict = {}
         self.engine: Engine
 
     def _routes(self) -> tuple[str, ...]:
@@ -124,6 +102,10 @@ class Server:
             )
         if self.faults("oom_at_start"):
             sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if "enable-sleep-mode" in self.args and self.faults("sleep_mode_oom"):
+            sys.exit(
+                "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB (cumem_allocator)."
+            )
         if self.faults("port_taken"):
             sys.exit("OSError: [Errno 98] Address already in use")
         weights = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
@@ -132,6 +114,8 @@ class Server:
             if os.fork() == 0:
                 while True:
                     signal.pause()
+        while self.faults("hang_loading"):
+            time.sleep(0.02)
         if cuda.gpus:
             blocks = cuda.load(weights, cached="Bert" not in self.architecture)
         else:
@@ -177,8 +161,9 @@ class Server:
             case "GET", "/version":
                 exchange.reply(200, {"version": "0.0.fake"})
             case "GET", "/metrics":
+                await self.engine.scraped()
                 exchange.text(
-                    f'vllm:num_requests_running{{model_name="{self.model}"}} {self.engine.running}.0\n'
+                    fake_metrics.page(self.model, self.engine, broken=bool(self.faults("broken_metrics")))
                 )
             case "GET", "/v1/models":
                 card = {"id": self.model, "object": "model", "owned_by": "vllm", "max_model_len": 512}
@@ -255,6 +240,8 @@ class Server:
     async def fake(self, exchange: Exchange) -> None:
         name = exchange.query.get("name", ["all"])[0]
         match exchange.method, exchange.path:
+            case "GET", "/fake/last":
+                exchange.reply(200, self.last)
             case "GET", "/fake/stats":
                 exchange.reply(200, self.engine.stats())
             case "POST", "/fake/gate":
@@ -268,7 +255,7 @@ class Server:
                 exchange.reply(404)
 
     async def infer(self, exchange: Exchange) -> None:
-        body = exchange.json()
+        body = self.last = exchange.json()
         if body.get("model", self.model) not in self.names:
             raise HttpError(404, f"The model `{body['model']}` does not exist.")
         with self.engine.request():
@@ -277,10 +264,38 @@ class Server:
                 await self.generate(exchange, body)
             else:
                 await self.engine.token("")
-                exchange.reply(200, self.pool(exchange.path, body))
+                exchange.reply(200, pool(exchange.path, body, self.model, self.engine.salt))
+
+    async def talk(self, exchange: Exchange, body: dict, deltas: list[dict], finish: str) -> None:
+        """A chat of more than plain text."""
+        base = {"id": "chatcmpl-fake", "created": int(time.time()), "model": self.model}
+        usage = {"prompt_tokens": 7, "completion_tokens": len(deltas), "total_tokens": 7 + len(deltas)}
+        if not body.get("stream"):
+            choice = {
+                "index": 0,
+                "message": fake_talk.message(deltas),
+                "finish_reason": finish,
+                "logprobs": None,
+            }
+            exchange.reply(200, base | {"object": "chat.completion", "choices": [choice], "usage": usage})
+            return
+        base["object"] = "chat.completion.chunk"
+        exchange.begin()
+        for index, delta in enumerate([{"role": "assistant", "content": ""}, *deltas]):
+            await self.engine.token("")
+            last = finish if index == len(deltas) else None
+            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": last}
+            exchange.send(base | {"choices": [choice]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            exchange.send(base | {"choices": [], "usage": usage})
+        exchange.send("[DONE]")
+        exchange.end()
 
     async def generate(self, exchange: Exchange, body: dict) -> None:
         chat = exchange.path == "/v1/chat/completions"
+        if chat and (planned := fake_talk.plan(body, self.args)) is not None:
+            await self.talk(exchange, body, *planned)
+            return
         prompt = _chat_prompt(body["messages"]) if chat else str(body["prompt"])
         wanted = body.get("max_completion_tokens") or body.get("max_tokens") or (None if chat else 16)
         salt = self.engine.salt
@@ -331,47 +346,6 @@ class Server:
         exchange.send("[DONE]")
         exchange.end()
 
-    def pool(self, path: str, body: dict) -> dict:
-        salt = self.engine.salt
-        head = {"id": "pool-fake", "object": "list", "created": int(time.time()), "model": self.model}
-        if path in EMBED:
-            texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-            form = body.get("encoding_format", "float")
-            data = [
-                {
-                    "index": i,
-                    "object": "embedding",
-                    "embedding": answers.encoded(answers.vector(str(t), salt), form),
-                }
-                for i, t in enumerate(texts)
-            ]
-            return head | {"data": data, "usage": _usage(texts)}
-        if path in CLASSIFY:
-            chance = answers.score(str(body["input"]), "", salt)
-            probs = {"label": "LABEL_0", "probs": [chance, 1 - chance], "num_classes": 2}
-            return head | {"data": [{"index": 0} | probs]}
-        if "rerank" in path:
-            documents = [str(document) for document in body["documents"]]
-            query = str(body["query"])
-            results = [
-                {"index": i, "document": {"text": d}, "relevance_score": answers.score(query, d, salt)}
-                for i, d in enumerate(documents)
-            ]
-            results.sort(key=lambda result: -result["relevance_score"])
-            results = results[: body.get("top_n") or None]
-            return {
-                "id": "rerank-fake",
-                "model": self.model,
-                "usage": _usage(documents),
-                "results": results,
-            }
-        first, second = _pair(body)
-        data = [
-            {"index": i, "object": "score", "score": answers.score(a, b, salt)}
-            for i, (a, b) in enumerate(zip(first, second, strict=True))
-        ]
-        return head | {"data": data, "usage": _usage([*first, *second])}
-
 
 def echo(exchange: Exchange) -> dict:
     """The request as it came, its body as a length and a digest (and as JSON or a form where it is short)."""
@@ -393,20 +367,6 @@ def _chat_prompt(messages: list[dict]) -> str:
 def _delta(chat: bool, text: str, finish: str | None) -> dict:
     said = {"delta": {"content": text}} if chat else {"text": text}
     return {"index": 0, "logprobs": None, "finish_reason": finish} | said
-
-
-def _pair(body: dict) -> tuple[list[str], list[str]]:
-    """Both sides of a score request, one against many repeated."""
-    first = body["queries"] if "queries" in body else body["text_1"]
-    second = body["documents"] if "documents" in body else body["text_2"]
-    first = first if isinstance(first, list) else [first]
-    second = second if isinstance(second, list) else [second]
-    return (first * len(second) if len(first) == 1 else first), second
-
-
-def _usage(texts: list) -> dict[str, int]:
-    count = sum(len(str(text).split()) for text in texts)
-    return {"prompt_tokens": count, "total_tokens": count}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.host.proc_helpers import server
 from vllama.host.forkable import obstacle
 
@@ -60,6 +62,7 @@ print(json.dumps([name, lock._semlock.name, tempfile.gettempdir(), os.environ["V
     assert folder == sockets == str(tmp_path)
 
 
+@pytest.mark.trap(25)
 def test_segments_that_would_not_be_given_back_are_switched_off():
     code = 'import os; print(json.dumps([os.environ.get("PYTORCH_CUDA_ALLOC_CONF"), os.environ.get("PYTORCH_ALLOC_CONF")]))'
     conf = "expandable_segments:True,max_split_size_mb:64"

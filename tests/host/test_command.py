@@ -99,12 +99,16 @@ def test_on_a_gpu_the_share_is_a_demand_below_the_lease_and_the_kv_cache_is_give
     assert found["--kv-cache-memory-bytes"] == str((8192 + 128) * SMOLLM_TOKEN)
     assert not {"--worker-cls", "--enforce-eager"} & found.keys()
     assert argv(CHAT, GPU, lease=80 * GIB)["--gpu-memory-utilization"] == f"{79.5 / 80 - 5e-5:.4f}"
-    assert "--enable-sleep-mode" not in argv(CHAT, GPU, sleep_level=3)
     assert argv(CHAT, GPU, kv_cache_memory="1GiB")["--kv-cache-memory-bytes"] == str(GIB)
     size = estimate(CHAT, ModelConfig(), CONFIG, GPU)
     cut = argv(CHAT, GPU, lease=size.need_bytes - 50 * MIB)
     assert cut["--kv-cache-memory-bytes"] == str(size.kv_bytes - 50 * MIB)
     assert "--kv-cache-memory-bytes" not in argv(BERT, GPU)
+
+
+def test_on_a_gpu_an_engine_can_be_started_without_sleep_mode() -> None:
+    found = engine_argv(CONFIG, ModelConfig(), CHAT, (GPU,), 8 * GIB, sleep_mode=False)
+    assert "--enable-sleep-mode" not in found
 
 
 def test_a_share_that_was_given_stays_unless_the_lease_was_cut() -> None:

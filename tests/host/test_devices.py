@@ -76,6 +76,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "memory.current").write_text(f"{2**29}\n")
     (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**20}\n")
     assert RamDevice(None).info.total_bytes == 2**29
+    assert devices.ram_total_bytes() == 2**30
     assert devices.ram_available_bytes() == min(2**29 + 2**20, devices._meminfo("MemAvailable:"))
 
 

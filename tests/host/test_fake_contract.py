@@ -15,6 +15,7 @@ import pytest
 
 from tests.api.caches import make_cache
 from tests.host.local_helpers import FAKE
+from vllama.api.metrics.text import engines
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.host.command import launch_spec
 from vllama.host.engine import Engine
@@ -67,6 +68,26 @@ async def check_the_doors(subject: Subject) -> None:
     assert (await subject.http.get("/nowhere")).status_code == 404
     assert not await subject.is_sleeping()
     assert (await subject.http.post("/reset_prefix_cache")).status_code == 200
+
+
+async def check_figures(subject: Subject) -> None:
+    """What /metrics passes on: the kinds and labels that it and the dashboard rely on, and no line that is not understood."""
+    answer = await subject.http.get("/metrics", headers={"accept": "text/plain;version=0.0.4"})
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = {family.name: family for family in engines(answer.text, subject.model)}
+    kinds = {
+        "vllm:num_requests_running": "gauge",
+        "vllm:request_success_total": "counter",
+        "vllm:time_to_first_token_seconds": "histogram",
+    }
+    assert {name: families[name].kind for name in kinds} == kinds
+    lines = [line for line in answer.text.splitlines() if line and not line.startswith("#")]
+    kept = [line for line in lines if not line.partition("{")[0].partition(" ")[0].endswith("_created")]
+    assert sum(len(family.lines) for family in families.values()) == len(kept) > 5
+    for line in families["vllm:num_requests_running"].lines:
+        assert line.startswith(f'vllm:num_requests_running{{model="{subject.model}",')
+        assert f'model_name="{subject.model}"' in line
+        assert 'engine="0"' in line
 
 
 async def check_errors(subject: Subject, path: str, body: dict[str, Any]) -> None:
@@ -208,6 +229,7 @@ async def check(subject: Subject, kind: str) -> None:
     match kind:
         case "chat":
             await check_completions(subject)
+            await check_figures(subject)
             await check_chat_and_streams(subject)
             await check_errors(subject, "/v1/completions", PROMPT)
             await check_errors(subject, "/v1/chat/completions", MESSAGES)

@@ -110,15 +110,14 @@ def test_what_is_not_whole_is_not_listed(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("config", [b"{ not json", b"[]", b"\xff\xfe", b"", b"null"])
-def test_an_unreadable_config_is_listed_so_that_the_engine_says_what_is_wrong(
-    cache: Cache, config: bytes
-) -> None:
+def test_an_unreadable_config_is_listed_with_its_problem(cache: Cache, config: bytes) -> None:
     cache.whole("o/good")
     cache.put("o/bad", "config.json", config)
     cache.put("o/bad", "model.safetensors", tensors(("BF16", 10)))
     bad, good = cache.hub.scan()
     assert (bad.kind, dict(bad.config), bad.weights_bytes) == ("other", {}, 10)
-    assert good.id == "o/good"
+    assert "config.json" in bad.problem
+    assert (good.id, good.problem) == ("o/good", "")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.api.caches import CHAT, EMBED
 from tests.host.local_helpers import BOUND_S, Bench, with_bench
+from tests.host.proc_helpers import soon
 from vllama.errors import HostUnavailable, LaunchError
 from vllama.host.host import ReadyState
 from vllama.host.logs import read_span, size_of
@@ -207,6 +208,8 @@ def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
         await bench.exited(first.launch_id)
         proc, _ = await bench.awake()
         assert proc.log == first.log
+        # An engine writes its line after its answer: the warm-up's must be there before the two are compared.
+        await soon(lambda: read_span(Path(proc.log), 0, 10_000).count(b'"POST /v1/completions" 200\n') == 2)
         before = read_span(Path(proc.log), 0, 10_000)
         assert before.endswith(await bench.host.logs(proc.launch_id, 0, 10_000))
         bench.host._check_logs()
@@ -215,6 +218,7 @@ def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
         assert size_of(Path(proc.log)) == 0
         assert read_span(Path(proc.log + ".1"), 0, 10_000) == before != b""
         await bench.fetch(proc, "GET", "/v1/models")
+        await soon(lambda: size_of(Path(proc.log)))
         assert (await bench.host.logs(proc.launch_id, 0, 1000)).startswith(b'INFO: "GET /v1/models"')
 
     with_bench(tmp_path, story, log_max_bytes=800)

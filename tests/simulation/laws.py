@@ -5,9 +5,11 @@ from typing import NoReturn
 from tests.simulation.cast import IN_TRANSITION, MB, REST, Ask, Broken, Engine, Faults
 from vllama.actors.actor import Actor
 from vllama.actors.core import effects as fx
+from vllama.actors.core import urgency
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import Phase
+from vllama.actors.core.shelves import Shelves
 from vllama.actors.core.state import BROKER
 from vllama.actors.journal import Journal
 
@@ -21,9 +23,11 @@ class Laws:
     faults: Faults
     journal: Journal
     devices: dict[str, int]
+    ram: int
     engines: dict[str, Engine]
     asks: dict[int, Ask]
     commands: dict[int, list[fx.Reply]]
+    turns: int
     broker: Actor[BrokerState]
     actors: dict[str, Actor[State]]
 
@@ -66,13 +70,48 @@ class Laws:
             if used > self.devices[device]:
                 self.broken(f"{device} out of memory: {used / MB:.0f} MB of {self.devices[device] / MB:.0f}")
 
+    def _check_sleep(self, engine: Engine, flying: int) -> None:
+        """Law 3, and only what was started with sleep mode is put to sleep."""
+        if flying:
+            self.broken(f"/sleep of {engine.model} with {flying} requests in flight")
+        if not engine.can_sleep:
+            self.broken(f"/sleep of {engine.model}, which was started without sleep mode")
+
+    def _check_ram(self) -> None:
+        """Law 4 for the host's RAM: weights of all that have slept at level 1, awake or not, are within the limit."""
+        copies = sum(engine.copy for engine in self.engines.values())
+        if copies > self.ram:
+            self.broken(f"host RAM: {copies / MB:.0f} MB of weights, {self.ram / MB:.0f} are allowed")
+
     def _check_books(self, name: str) -> None:
         if name != BROKER:
             return
+        if self.turns % 20 == 0:
+            self._check_shelves()
         for device, total in self.devices.items():
             booked = self.broker.state.booked_bytes(device)
             if booked > total:
                 self.broken(f"{device}: {booked / MB:.0f} MB booked of {total / MB:.0f}")
+        if (copies := self.broker.state.copies_bytes()) > self.ram:
+            self.broken(f"host RAM: {copies / MB:.0f} MB booked of {self.ram / MB:.0f}")
+
+    def _check_urgency(self, name: str) -> None:
+        """The broker has been told the highest priority of those who wait for this model."""
+        if name == BROKER:
+            return
+        s = self.actors[name].state
+        if not s.own_priorities.keys() <= s.waiting.keys():
+            self.broken(f"{name}: priorities of who waits no more: {s}")
+        if s.lease_state == "waiting" and s.urgency != (right := urgency.of_waiting(s, s.policy)):
+            self.broken(f"{name}: the broker was told {s.urgency}, {right} is the highest that waits: {s}")
+
+    def _check_shelves(self) -> None:
+        """What `evolve` has kept is what the books alone say."""
+        books = self.broker.state
+        kept, made = books.shelves.seen(), Shelves(books.devices, books.leases, books.slots).seen()
+        for part in made:
+            if kept[part] != made[part]:
+                self.broken(f"shelves, {part}: {kept[part]} are kept, the books say {made[part]}")
 
     def check_rest(self) -> None:
         """Laws 1, 5 and 6."""
@@ -95,6 +134,10 @@ class Laws:
                 self.broken(f"{name} is not at rest: {s}")
             if (s.phase is Phase.AWAKE) != (s.lease_state == "held"):
                 self.broken(f"{name} is {s.phase} and its lease is {s.lease_state!r}")
+            if s.phase is Phase.AWAKE and s.idle_after_s() is not None:
+                self.broken(
+                    f"{name} is awake and idle for ever, though it is to sleep after {s.idle_after_s()} s"
+                )
             engine = self.engines.get(name)
             if self.closing and s.alive:
                 self.broken(f"{name} outlives the shutdown: {s}")
@@ -111,6 +154,9 @@ class Laws:
         books = self.broker.state
         if books.slots:
             self.broken(f"slots left: {books.slots}")
+        copies = {engine.model: engine.copy for engine in self.engines.values() if engine.copy}
+        if copies != books.copies:
+            self.broken(f"the books say {books.copies} of the host's RAM, it is {copies}")
         for lease in books.leases.values():
             s = self.actors[lease.model].state
             mine = lease.lease == (s.lease if lease.state == "held" else s.residue_lease)

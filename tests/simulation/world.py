@@ -8,12 +8,13 @@ import dataclasses
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from tests.simulation.cast import MB, Ask, Broken, Engine, Faults, Model
 from tests.simulation.laws import Laws
 from tests.simulation.memory import Memory
+from tests.simulation.stage import Stage
+from tests.simulation.victims import Watched
 from vllama.actors.actor import Actor
 from vllama.actors.core import broker, instance
 from vllama.actors.core import effects as fx
@@ -22,24 +23,25 @@ from vllama.actors.core import messages as msg
 from vllama.actors.core.broker_events import BrokerCreated
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
+from vllama.actors.core.keep import KeepAlive
 from vllama.actors.core.state import BROKER
 from vllama.actors.journal import Journal
 
 
-class World(Memory, Laws):
+class World(Memory, Laws, Stage):
     """All actors, all engines, all clients of one history."""
 
-    def __init__(self, seed: int, *, configuring: bool = False) -> None:
-        """`configuring`: entries of models.yaml change on the way."""
+    def __init__(self, seed: int, *, configuring: bool = False, policy: str = "lru") -> None:
+        """`configuring`: entries of models.yaml change on the way. `policy`: the broker's."""
+        super().__init__()
         self.seed = seed
         self.configuring = configuring
         self.rng = rng = random.Random(seed)
+        self.priorities = random.Random(f"priorities {seed}")
         self.faults = Faults.draw(rng)
         self.now = 1000.0
         self.turns = 0
         self.journal = Journal(lambda: self.now, lifecycle_max=rng.choice((200, 50_000)), requests_max=5000)
-        self._agenda: list[tuple[float, float, int, Callable[[], None]]] = []
-        self._count = 0
         self._mail: dict[str, deque[tuple[Any, int]]] = {}
         self._timers: dict[str, int] = {}
         self.kind = rng.choice(("cpu", "cuda"))
@@ -51,8 +53,20 @@ class World(Memory, Laws):
         self.commands: dict[int, list[fx.Reply]] = {}
         self.next_id = 0
         self.closing = False
-        self.broker: Actor[BrokerState] = self._actor(BROKER, BrokerState(), broker)
-        created = BrokerCreated(msg.BrokerPolicy(busy_grace_s=rng.choice((0.5, 10.0)), wait_timeout_s=120.0))
+        self.keeps = random.Random(
+            f"keep {seed}"
+        )  # in a third of the histories callers say how long a model stays awake
+        self.keep = self.keeps.choice((0.0, 0.0, 0.3))
+        self.broker: Actor[BrokerState] = self._actor(BROKER, BrokerState(), Watched(self))
+        self.ram = random.Random(f"ram {seed}").choice((0, 600, 1200)) * MB  # for level-1 sleepers
+        rules = msg.BrokerPolicy(
+            busy_grace_s=rng.choice((0.5, 10.0)),
+            wait_timeout_s=120.0,
+            sleep_ram_max_bytes=self.ram,
+            policy=policy,
+        )
+        self.any_level = policy != "lru"
+        created = BrokerCreated(rules)
         self.journal.append(BROKER, ("Create", 0), created, self.now)
         broker.evolve(self.broker.state, created)
         self.actors: dict[str, Actor[State]] = {}
@@ -65,11 +79,9 @@ class World(Memory, Laws):
 
     def _actor(self, name: str, state: Any, core: Any) -> Actor[Any]:
         self._mail[name] = deque()
-        return Actor(
-            name, state, core.decide, core.evolve, self.journal, self.perform, lambda: self.now, self._on_bug
-        )
+        return self.actor(name, state, core)
 
-    def _on_bug(self, actor: Actor[Any], error: Exception, _: int) -> None:
+    def on_bug(self, actor: Actor[Any], error: Exception, _: int) -> None:
         raise Broken(f"seed {self.seed}: {actor.name} met a bug in {actor.state}: {error!r}") from error
 
     def _add_model(self, name: str) -> None:
@@ -85,22 +97,25 @@ class World(Memory, Laws):
             stop_timeout_s=rng.choice((60.0, 6 * 3600.0)),
             drain_timeout_s=rng.choice((None, None, 5.0)),
             pinned=rng.random() < 0.1,
+            priority=self.priorities.choice((0, 0, 0, 1, -2)),
+            on_gpu=self.kind == "cuda",
+            any_level=self.any_level and self.kind == "cuda",
         )
         devices: tuple[str, ...] = ()
         if len(self.devices) > 1:
             devices = rng.choice(((), tuple(self.devices)[:1], tuple(self.devices)))
         self.models[name] = Model(name, weights, need, footprint, rng.choice((10, 50)) * MB, policy)
         actor: Actor[State] = self._actor(name, State(), instance)
-        created = ev.InstanceCreated(name, policy, msg.Need(need, weights, devices))
+        copy = weights if self.kind == "cuda" else 0
+        created = ev.InstanceCreated(name, policy, msg.Need(need, weights, devices, copy))
         self.journal.append(name, ("Create", 0), created, self.now)
         instance.evolve(actor.state, created)
         self.actors[name] = actor
 
     # --- time and mail ------------------------------------------------------------------------------------------------
 
-    def after(self, delay_s: float, action: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._agenda, (self.now + delay_s, self.rng.random(), self._count, action))
+    def tie(self) -> float:
+        return self.rng.random()
 
     def mail(self, actor: str, message: object, cause: int = 0) -> None:
         self._mail[actor].append((message, cause))
@@ -115,6 +130,7 @@ class World(Memory, Laws):
             actor.turn(message, cause)
             self.turns += 1
             self._check_books(name)
+            self._check_urgency(name)
             return True
         if not self._agenda:
             return False
@@ -154,12 +170,19 @@ class World(Memory, Laws):
             self.next_id += 1
             ask = self.next_id
             self.asks[ask] = Ask(model)
-            self.mail(model, msg.Acquire(ask))
+            self.mail(model, msg.Acquire(ask, priority=self.priorities.choice((None, None, None, -1, 0, 3))))
             if self.rng.random() < self.faults.leave:
                 patience = self.rng.choice((0.3, 10.0))
                 self.after(self.rng.expovariate(patience), lambda ask=ask: self.leave(ask))
                 if patience > 1 and self.rng.random() < 0.5:  # hangs up and asks again: grants cross
                     self.after(self.rng.random() * 0.2, self.client)
+
+    def say_keep(self, model: str) -> None:
+        """A request of this model says how long it stays awake, and sometimes one is asked to go that is not there."""
+        if self.keeps.random() < self.keep:
+            self.mail(model, KeepAlive(self.keeps.choice((-1.0, 0.0, 0.0, 0.5, 30.0, 4000.0))))
+        if self.keeps.random() < self.keep / 3:
+            self.mail(self.keeps.choice(tuple(self.models)), KeepAlive(0.0))
 
     def leave(self, ask: int) -> None:
         """The caller hangs up: while it waits or while it is served."""
@@ -179,7 +202,8 @@ class World(Memory, Laws):
         model = self.models[rng.choice(tuple(self.models))]
         state = self.actors[model.name].state
         changes = {"pinned": rng.random() < 0.1, "unload_timeout": rng.choice((20.0, 1800.0))}
-        policy = dataclasses.replace(state.policy, **changes)
+        priority = self.priorities.choice((state.policy.priority, 0, 2))
+        policy = dataclasses.replace(state.policy, **changes, priority=priority)
         need = dataclasses.replace(state.need, bytes=model.footprint + rng.choice((0, 60)) * MB)
         settings = (("dtype", rng.choice(("a", "b"))),)
         self.mail(model.name, msg.Configure(policy, need, settings))
@@ -213,6 +237,7 @@ class World(Memory, Laws):
         if engine is None or engine.run != effect.run or engine.state not in ("awake", "dead"):
             self.broken(f"ask {effect.ask} reaches {actor} while its engine is {engine}")
         ask.engine = engine
+        self.say_keep(actor)
         rate = self.rng.choice((1.0, 1.0, 1.0, 0.02))  # some streams are long
         self.after(self.rng.expovariate(rate), lambda: self.finish(effect.ask))
 
@@ -227,38 +252,23 @@ class World(Memory, Laws):
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
-    def perform(self, actor: Actor[Any], effect: fx.Effect, cause: int) -> None:
-        name = actor.name
-        match effect:
-            case fx.Admit():
-                self.admitted(name, effect)
-            case fx.Refuse(ask):
-                if self.asks[ask].answered:
-                    self.broken(f"ask {ask} is answered twice")
-                self.asks[ask].answered = True
-            case fx.Reply(command):
-                self.commands[command].append(effect)
-            case fx.Abort(asks):
-                for ask in asks:
-                    self.after(0.01, lambda ask=ask: self.finish(ask))
-            case fx.TellBroker(message) | fx.TellSelf(message):
-                self.mail(BROKER, message, cause)
-            case fx.TellInstance(model, message):
-                self.mail(model, message, cause)
-            case fx.SetTimer(timer, delay_s):
-                self.after(delay_s, lambda: self.mail(name, msg.TimerDue(timer)))
-            case fx.SetTick(delay_s):
-                self.after(delay_s, lambda: self.mail(BROKER, msg.Tick()))
-            case fx.Measure(epoch):
-                self.after(self.rng.random() * 0.05, lambda: self.measure(epoch))
-            case _:
-                self._engine_effect(name, effect)
+    def refused(self, ask: int) -> None:
+        if self.asks[ask].answered:
+            self.broken(f"ask {ask} is answered twice")
+        self.asks[ask].answered = True
 
-    def _engine_effect(self, name: str, effect: fx.Effect) -> None:
+    def replied(self, command: int, reply: fx.Reply) -> None:
+        self.commands[command].append(reply)
+
+    def measure_s(self) -> float:
+        return self.rng.random() * 0.05
+
+    def engine_effect(self, name: str, effect: fx.Effect) -> None:
         delay = self.rng.expovariate(1 / 2.0)
         match effect:
-            case fx.Launch(run, lease_bytes, devices):
+            case fx.Launch(run, lease_bytes, devices, sleep_mode):
                 self._begin(name, run, lease_bytes, devices)
+                self.engines[name].can_sleep = sleep_mode
             case fx.AwaitReady(run):
                 self.after(delay, lambda: self._started(self.engines[name], run))
             case fx.WakeEngine(run):
@@ -272,8 +282,7 @@ class World(Memory, Laws):
             case fx.SleepEngine(run, level):
                 engine = self._transition(name, run, ("awake",), "sleeping")
                 if engine is not None:
-                    if flying := self.in_flight(engine):
-                        self.broken(f"/sleep of {name} with {flying} requests in flight")
+                    self._check_sleep(engine, self.in_flight(engine))
                     self.after(delay, lambda: self._slept(engine, level))
             case fx.StopEngine(run):
                 engine = self.engines[name]
@@ -350,6 +359,9 @@ class World(Memory, Laws):
         else:
             before, engine.memory = engine.memory, min(self.models[engine.model].residue, engine.memory)
             engine.state, engine.cycles = "asleep", engine.cycles + 1
+            if level == 1 and self.kind == "cuda":
+                engine.copy = self.models[engine.model].weights
+                self._check_ram()
             self._linger(engine, before - engine.memory, engine.model)
             asleep = msg.EngineAsleep(engine.run, level, engine.memory, before - engine.memory)
             self.mail(engine.model, asleep)
@@ -367,7 +379,7 @@ class World(Memory, Laws):
         engine.state = "dead"
         if self.kind == "cuda":
             self._linger(engine, engine.memory, "")  # no process shows it any more
-        engine.memory = 0
+        engine.memory = engine.copy = 0
         for device in (
             engine.devices
         ):  # what it had not yet given back is nobody's now; on CPU it dies with the process
