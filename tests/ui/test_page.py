@@ -52,6 +52,20 @@ def test_with_workers_the_page_is_the_same(make_rig, open_page) -> None:
     phase(page, CHAT, "asleep, level 2")
 
 
+def test_a_message_sent_before_the_chat_was_drawn_is_sent(rig, open_page) -> None:
+    page = open_page(rig.server)
+    page.evaluate(
+        """() => {
+            window.requestAnimationFrame = () => 0; // no drawing from here on
+            return new Promise(done => setTimeout(done, 50));
+        }"""
+    )
+    page.get_by_role("link", name="Chat").click()
+    page.locator("#chat-input").fill("What is the capital of France?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chat-log article.user .said")).to_have_text("What is the capital of France?")
+
+
 def test_where_costs_decide_the_reason_says_what_was_weighed(make_gpu_rig, open_page) -> None:
     rig = make_gpu_rig(4 * GIB, models={A: 2 * GIB, B: 2 * GIB}, VLLAMA_POLICY="cost")
     page = open_page(rig.server)

@@ -97,6 +97,7 @@ export class ChatView {
 
   async send() {
     const content = $("chat-input").value.trim();
+    this.models(); // who is quick sends before the view was drawn for the first time
     if (!content || this.running || !this.fit()) return;
     $("chat-input").value = "";
     if (!this.messages.length) $("chat-log").replaceChildren();

@@ -134,7 +134,7 @@ dark.addEventListener("change", nameScheme);
 const drawn = { at: 0, version: -1, count: 0 };
 
 function draw(now = false) {
-  if (now) drawn.version = -1;
+  if (now) Object.assign(drawn, { at: 0, version: -1 });
 }
 
 function frame() {
