@@ -7,12 +7,13 @@ is its death: its tickets are released in that turn.
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vllama.actors.core import messages as msg
 from vllama.actors.core.batches import BatchBack, BatchMessage, GiveBatch
 from vllama.actors.core.ledger import Ledger, LedgerBroken
-from vllama.actors.ticket import Ticket
+from vllama.actors.ticket import Pending, Ticket
 from vllama.actors.workers import wire
 from vllama.actors.workers.link import Link
 from vllama.errors import ShuttingDown, VllamaError
@@ -39,7 +40,8 @@ class Teller:
         self._broken = False
         self._adopt = adopt
         self._kill = kill
-        self._asking: dict[int, asyncio.Task[None]] = {}
+        self._asking: dict[int, Pending] = {}  # by ref: asks that an instance has
+        self._seeking: dict[int, asyncio.Task[None]] = {}  # by ref: what has to look at the cache first
         self._tickets: dict[int, Ticket] = {}  # of requests that asked, by ask; the others are in the ledger
         self._wanted: dict[str, int] = {}  # by model: tickets that an instance was asked to lend
         self._overdue: dict[int, asyncio.TimerHandle] = {}  # recalled batches
@@ -105,8 +107,7 @@ class Teller:
             case wire.Ask():
                 self._asked(message)
             case wire.Leave(ref):
-                if (task := self._asking.get(ref)) is not None:
-                    task.cancel()
+                self._left(ref)
             case wire.Returned(batch):
                 self._settled(batch)
                 self._pass_on(self.ledger.returned(batch))
@@ -159,35 +160,53 @@ class Teller:
     # --- requests that ask --------------------------------------------------------------------------------------------
 
     def _asked(self, ask: wire.Ask) -> None:
-        """Warm ones are answered in this turn."""
+        """Warm ones are answered in this turn. An ask has no task: one that is cancelled before its first step would not give
+        it up, and its worker may say Leave in the same breath."""
         try:
             pending = self._bank.desk.ask(ask.model, ask.request, ask.priority)
-            ticket = None if pending is None else pending.answered()
         except VllamaError as error:
             self._refuse(ask.ref, error)
             return
-        if ticket is not None:
-            self._admit(ask.ref, ticket)
+        if pending is None:
+            self._seek(ask.ref, self._begin(ask))
             return
-        work = (
-            self._bank.desk.ensure_instance_running(ask.model, None, ask.request, ask.priority)
-            if pending is None
-            else self._bank.desk.answer(pending)
-        )
-        self._asking[ask.ref] = self._bank.spawn(self._answer(ask.ref, work))
+        self._asking[ask.ref] = pending
+        self._look(ask.ref)
 
-    async def _answer(self, ref: int, work: Coroutine[Any, Any, Ticket]) -> None:
+    def _look(self, ref: int) -> None:
+        """Say what an ask has come to; if it is not answered, look again when it is."""
+        pending = self._asking.get(ref)
+        if pending is None:
+            return  # its caller has left
         try:
-            ticket = await work
+            ticket = pending.answered()
         except VllamaError as error:
+            del self._asking[ref]
             self._refuse(ref, error)
+            return
+        if ticket is None:
+            pending.then(partial(self._look, ref))
+            return
+        del self._asking[ref]
+        self._admit(ref, ticket)
+
+    def _left(self, ref: int) -> None:
+        """The caller is gone, or was answered in the same moment."""
+        if (pending := self._asking.pop(ref, None)) is not None:
+            self._bank.desk.give_up(pending)
+        elif (task := self._seeking.get(ref)) is not None:
+            task.cancel()
+
+    async def _begin(self, ask: wire.Ask) -> None:
+        """The first ask of a model: there is no instance yet."""
+        try:
+            ticket = await self._bank.desk.ensure_instance_running(
+                ask.model, None, ask.request, ask.priority
+            )
+        except VllamaError as error:
+            self._refuse(ask.ref, error)
         else:
-            if self.lost.is_set():
-                ticket.release()
-            else:
-                self._admit(ref, ticket)
-        finally:
-            self._asking.pop(ref, None)
+            self._admit(ask.ref, ticket)
 
     def _admit(self, ref: int, ticket: Ticket) -> None:
         self._tickets[ticket.ask] = ticket
@@ -202,17 +221,19 @@ class Teller:
         if self._bank.stopping:
             self._refuse(ref, ShuttingDown("vllama is shutting down; ask again later", retry_after_s=5))
         else:
-            self._asking[ref] = self._bank.spawn(self._seek(ref, name))
+            self._seek(ref, self._find(ref, name))
 
-    async def _seek(self, ref: int, name: str) -> None:
+    async def _find(self, ref: int, name: str) -> None:
         try:
             route = await self._bank.desk.route(name)
         except VllamaError as error:
             self._refuse(ref, error)
         else:
             self.say(wire.Found(ref, route.model, route.served))
-        finally:
-            self._asking.pop(ref, None)
+
+    def _seek(self, ref: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._seeking[ref] = self._bank.spawn(work)
+        task.add_done_callback(lambda _: self._seeking.pop(ref, None))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -220,8 +241,8 @@ class Teller:
         """Its end of the socket is closed: it is dead, or as good as."""
         self.why = self.why or why
         self.lost.set()
-        for task in tuple(self._asking.values()):
-            task.cancel()
+        for ref in (*self._asking, *self._seeking):
+            self._left(ref)
         for timer in self._overdue.values():
             timer.cancel()
         self._overdue.clear()
