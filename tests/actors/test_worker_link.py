@@ -83,6 +83,24 @@ async def _nonsense_is_the_end() -> None:
     theirs.close()
 
 
+async def _a_descriptor_that_was_handed_over_is_its_receivers_alone() -> None:
+    system, worker = pair()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    worker.link.hand(wire.Handed(b"x"), writer)
+    await system.until(1)
+    await asyncio.sleep(0)  # the turn that heard of it is over
+    os.close(system.fds[0])
+    assert os.read(reader, 1) == b"", "somebody holds the other end"  # BlockingIOError: somebody does
+    os.close(reader)
+    for end in (worker, system):
+        end.link.close("over")
+
+
+def test_a_descriptor_that_was_handed_over_is_its_receivers_alone() -> None:
+    asyncio.run(_a_descriptor_that_was_handed_over_is_its_receivers_alone())
+
+
 def test_order_is_kept_through_frames_that_do_not_fit() -> None:
     asyncio.run(_order_is_kept_through_frames_that_do_not_fit())
 

@@ -317,6 +317,17 @@ def test_a_request_line_in_pieces_and_one_behind_another(shared: WorkerRig):
             got += more
 
 
+def test_a_connection_that_was_handed_over_is_closed_to_its_client(shared: WorkerRig):
+    """The end of the bytes is what a client waits for that asked for no more; a descriptor that anybody keeps would hold it off."""
+    for _ in range(4):  # whichever worker accepts it
+        with socket.create_connection(("127.0.0.1", shared.server.port), timeout=BOUND_S) as sock:
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            got = b""
+            while more := sock.recv(65536):
+                got += more
+            assert got.startswith(b"HTTP/1.1 200")
+
+
 def test_a_big_body_of_a_route_that_is_the_systems_arrives_whole(shared: WorkerRig):
     """/v1/responses is served by one process, which remembers who made what; the first bytes were read by another."""
     text = "word " * 200_000

@@ -23,7 +23,8 @@ LAST, MORE = b"\0", b"\1"
 
 
 class Link(Generic[M]):
-    """`receive(message, fd)` is called for each message, `lost()` once, at the other side's end or when it talks nonsense."""
+    """`receive(message, fd)` is called for each message, and the descriptor closed behind it; `lost()` once, at the other side's
+    end or when it talks nonsense."""
 
     def __init__(
         self,
@@ -135,11 +136,12 @@ class Link(Generic[M]):
             _close(fd)
             self.close(f"it talked nonsense: {error}")
             return
+        first = fd
         for message in messages:
             if self.closed:
                 break
-            self._receive(message, fd)
-            fd = None
+            self._receive(message, first)
+            first = None
         _close(fd)
 
     # --- the end ------------------------------------------------------------------------------------------------------
