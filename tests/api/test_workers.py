@@ -318,7 +318,7 @@ def test_a_request_line_in_pieces_and_one_behind_another(shared: WorkerRig):
 
 
 def test_a_connection_that_was_handed_over_is_closed_to_its_client(shared: WorkerRig):
-    """The end of the bytes is what a client waits for that asked for no more; a descriptor that anybody keeps would hold it off."""
+    """Who asked for no more waits for the end of the bytes; a descriptor that anybody keeps would hold it off."""
     for _ in range(4):  # whichever worker accepts it
         with socket.create_connection(("127.0.0.1", shared.server.port), timeout=BOUND_S) as sock:
             sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
