@@ -200,9 +200,7 @@ class Teller:
     async def _begin(self, ask: wire.Ask) -> None:
         """The first ask of a model: there is no instance yet."""
         try:
-            ticket = await self._bank.desk.ensure_instance_running(
-                ask.model, None, ask.request, ask.priority
-            )
+            ticket = await self._bank.desk.ensure_instance_running(ask.model, None, ask.request, ask.priority)
         except VllamaError as error:
             self._refuse(ask.ref, error)
         else:
