@@ -65,6 +65,7 @@ class Lease:
     evicting: bool = False
     squeeze: bool = False  # one more has to go before this lease is granted...
     squeezed: Key | None = None  # ...and this one is going
+    cleared: tuple[str, ...] = ()  # waiting: the models that were told to go for it
     settled: bool = False  # its start or wake is over: what is measured is what it takes
     sought: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # situations told of while it waits
     priority: int = 0  # waiting: of the most urgent who waits for it; else of its model

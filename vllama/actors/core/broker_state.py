@@ -138,7 +138,7 @@ def _lease_booked(s: BrokerState, e: ev.LeaseBooked) -> None:
     if residue is not None:  # a wake's lease covers what the sleeper still held
         _forget(s, residue.model, residue.lease)
     lease = s.leases[e.model, e.lease]
-    lease.state, lease.bytes, lease.devices = "held", e.bytes, e.devices
+    lease.state, lease.bytes, lease.devices, lease.cleared = "held", e.bytes, e.devices, ()
     lease.unattributed = tuple(s.devices[device].unattributed_bytes for device in e.devices)
     s.shelves.file(lease)
 
@@ -236,7 +236,11 @@ def _eviction_ordered(s: BrokerState, e: ev.EvictionOrdered) -> None:
     lease.evicting = True
     s.shelves.file(lease)
     wanted = s.leases.get((e.wanted_by, e.wanted_lease))
-    if wanted is not None and wanted.squeeze:
+    if wanted is None:
+        return
+    if e.model not in wanted.cleared:
+        wanted.cleared = (*wanted.cleared, e.model)
+    if wanted.squeeze:
         wanted.squeezed = (e.model, e.lease)
 
 

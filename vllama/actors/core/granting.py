@@ -78,8 +78,9 @@ def grant(s: BrokerState, places: Places, waiting: list[Lease], now: float) -> B
     if not places.some_fit(reserved):
         return VOID
     late_before = now - s.policy.max_wait_s
+    out = _kept_out(places, waiting)
     for lease in chain(waiting, _behind(s, places, waiting, now)):
-        held_up = _falling(s, lease) or s.must_squeeze(lease)
+        held_up = _falling(s, lease) or s.must_squeeze(lease) or _is_kept_out(out, lease)
         devices = None if held_up else places.fit(lease, reserved)
         if devices is not None:
             rooms = (s.devices[d].total_bytes - s.devices[d].shared_bytes for d in devices)
@@ -100,14 +101,33 @@ def make_room(s: BrokerState, places: Places, waiting: list[Lease], now: float) 
     """Evict for the first waiter of each device; those behind it take what comes free."""
     claimed: set[str] = set()
     decisions: list[BrokerDecision] = []
+    out = _kept_out(places, waiting)
     for lease in waiting:
         if len(claimed) >= len(s.devices):
             break
+        if _is_kept_out(out, lease):
+            continue
         devices = places.best(lease)
         if claimed.isdisjoint(devices) and not _falling(s, lease):
             decisions.append(_room_for(s, places, lease, devices, now))
         claimed.update(devices)
     return join(*decisions)
+
+
+def _kept_out(places: Places, waiting: list[Lease]) -> dict[str, int]:
+    """Who went for one that still waits, and whose room is all there or on its way, does not come back into that room: else the
+    two would change places for nothing until `max_wait_s`, whenever the one that went is up sooner. By model, the priority up to
+    which that holds: who is more urgent comes all the same."""
+    found: dict[str, int] = {}
+    for lease in waiting:
+        if lease.cleared and places.is_coming(lease):
+            for model in lease.cleared:
+                found[model] = max(found.get(model, lease.priority), lease.priority)
+    return found
+
+
+def _is_kept_out(out: dict[str, int], lease: Lease) -> bool:
+    return lease.model in out and lease.priority <= out[lease.model]
 
 
 def _room_for(

@@ -77,6 +77,10 @@ class Places:
         """Bytes that are still missing once all that is on its way back has come."""
         return self.extra(lease, device) - self._places[device].soon
 
+    def is_coming(self, lease: Lease) -> bool:
+        """All that this lease needs is free, or on its way back."""
+        return all(self.short(lease, device) <= 0 for device in self.best(lease))
+
     def some_fit(self, reserved: Collection[str]) -> bool:
         """Whether anybody who waits could be granted on devices that are not reserved; True may turn out not to be so."""
         roomy = {device for device in self._places if device not in reserved}
