@@ -5,7 +5,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -20,6 +20,8 @@ from vllama.actors.journal import load
 ONE_FITS = "600MiB"
 TAKES = {"FAKE_VLLM_WEIGHTS_BYTES": str(300 * 2**20)}  # each really takes this while it is awake
 BOUND_S = 120.0
+TAIL = 60  # records of the journal that a failure shows
+LOOKS = ('"TickSet"', '"MeasureBegun"', '"DevicesMeasured"')  # what is written while nothing happens
 Make = Callable[..., Vllama]
 
 
@@ -43,6 +45,19 @@ def assert_fold_is_live(http: httpx.Client) -> None:
     states, _ = load(lines)
     live = lines[-1]["states"]
     assert {actor: encode(states.state(actor)) for actor in live} == live
+
+
+def what_it_says(server: Vllama) -> str:
+    """Of a server that makes its clients wait: who holds what, why, and what happened last. Raises nothing."""
+    said = []
+    for path in ("/control/ps", "/debug/explain?limit=10", "/debug/journal"):
+        try:
+            text = httpx.get(server.url + path, timeout=10, trust_env=False).text
+        except httpx.HTTPError as error:
+            text = repr(error)
+        lines = [line for line in text.splitlines() if not any(f'"kind": {look}' in line for look in LOOKS)]
+        said += [f"--- {path} ---", *lines[-TAIL:]]
+    return "\n".join(said) + server.log_tail()
 
 
 @pytest.fixture
@@ -104,14 +119,20 @@ class Visitor:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(BOUND_S + 60)  # so that it is we who say that clients wait: we know the server
 @pytest.mark.parametrize("server", [1, 2], indirect=True, ids=["one process", "two workers"])
 def test_two_hundred_requests_in_random_order_from_eight_clients(server: Vllama) -> None:
     log: Counter[str] = Counter()
     lock = threading.Lock()
     with ThreadPoolExecutor(8) as pool:
-        done = [pool.submit(Visitor(server, seed, log, lock).visit, 25) for seed in range(8)]
-        for future in done:
-            future.result(BOUND_S)
+        visits = [pool.submit(Visitor(server, seed, log, lock).visit, 25) for seed in range(8)]
+        _, waiting = wait(visits, BOUND_S)
+        if waiting:
+            told = what_it_says(server)
+            server.kill()  # or they would wait on
+            pytest.fail(f"{len(waiting)} of 8 clients still wait; so far {log}\n{told}", pytrace=False)
+        for visit in visits:
+            visit.result()
     assert sum(log.values()) == 200
     assert set(log) <= {"plain: 200", "stream: whole", "leave: left", "leave early: left"}, log
     with client(server) as http:
