@@ -114,6 +114,12 @@ class WaitTimeout(VllamaError):
     code, type, status_hint = "wait_timeout", "timeout_error", 504
 
 
+class Overloaded(VllamaError):
+    """This machine lets the server open no more connections."""
+
+    code, status_hint = "overloaded", 503
+
+
 class HostUnavailable(VllamaError):
     """The host did not answer: the outcome of the call is unknown."""
 

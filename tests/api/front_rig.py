@@ -186,9 +186,9 @@ async def stand(script: Script | None = None, **settings: object) -> AsyncIterat
     async with asyncio.timeout(BOUND_S):
         engines = await asyncio.start_server(engine, "127.0.0.1", 0)
         desk = OpenDesk(VllamaConfig(**settings), engines.sockets[0].getsockname()[1])  # type: ignore[arg-type]
-        upstreams = Upstreams()
-        edge = Edge(desk, upstreams, Responses(), Pace(), Traffic())
-        common = Common(edge, Links(), Keys())
+        links = Links()
+        edge = Edge(desk, Upstreams(links), Responses(), Pace(), Traffic())
+        common = Common(edge, links, Keys())
         seen: list[dict] = []
         config = uvicorn.Config(
             partial(_app, Proxy(edge, FAST), seen),
@@ -211,7 +211,6 @@ async def stand(script: Script | None = None, **settings: object) -> AsyncIterat
                     connection.transport.abort()
                 engines.close()
                 await serving
-        await upstreams.aclose()
 
 
 async def _app(proxy: Proxy, seen: list[dict], scope, receive, send) -> None:

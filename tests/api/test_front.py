@@ -14,6 +14,7 @@ from tests.api.front_rig import (
     WAYS,
     Stand,
     answer_of,
+    answering,
     ask,
     chunk,
     play,
@@ -162,6 +163,64 @@ def test_an_answer_without_a_length_ends_with_the_engines_connection(way: tuple[
         for _ in range(2):
             status, headers, body = await ask(place, request(FAST, None, *way))
             assert (status, body, headers["transfer-encoding"]) == (200, b"abcd", "chunked")
+
+    play(test, script)
+
+
+EVIL = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
+LONG = {
+    "some bytes": (OK + b"xx", b"{}"),
+    "an answer": (OK + EVIL, b"{}"),
+    "behind no content": (b"HTTP/1.1 204 No Content\r\n\r\n" + EVIL, b""),
+    "behind an empty body": (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n" + EVIL, b""),
+    "behind chunks": (STREAM + chunk(b"data: a\n\n") + b"0\r\n\r\n" + EVIL, b"data: a\n\n"),
+    "behind trailers": (STREAM + chunk(b"abc") + b"0\r\na: b\r\n\r\n" + EVIL, b"abc"),
+}
+
+
+@pytest.mark.parametrize("name", list(LONG))
+def test_what_an_engine_sends_behind_its_answer_reaches_nobody(way: tuple[str, ...], name: str):
+    """It would be taken for the answer to the next request of that connection, whoever sends it."""
+    said, body = LONG[name]
+    connections = 0
+
+    async def script(reader, writer) -> None:
+        nonlocal connections
+        connections += 1
+        await answering(said)(reader, writer)
+
+    async def test(place: Stand) -> None:
+        reader, writer = await place.dial()
+        for _ in range(4):
+            writer.write(request(FAST, None, *way))
+            assert (await answer_of(reader))[2] == body
+        writer.close()
+
+    play(test, script)
+    assert connections == 4  # who says more than it should is not asked again
+
+
+def test_what_an_engine_sends_unasked_ends_its_connection(way: tuple[str, ...]):
+    heard = asyncio.Event()
+    connections = unasked = 0
+
+    async def script(reader, writer) -> None:
+        nonlocal connections, unasked
+        connections += 1
+        await take(reader)
+        writer.write(OK)
+        await heard.wait()
+        heard.clear()
+        writer.write(EVIL)
+        unasked += 1
+        await answering(OK)(reader, writer)
+
+    async def test(place: Stand) -> None:
+        for number in range(1, 4):
+            assert (await ask(place, request(FAST, None, *way)))[2] == b"{}"
+            heard.set()
+            await place.until(lambda number=number: unasked == number)
+            assert connections == number
 
     play(test, script)
 

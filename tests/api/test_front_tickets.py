@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.api.front_rig import (
     FAST,
     OK,
+    ORDINARY,
     Stand,
     answer_of,
     answering,
@@ -47,6 +52,37 @@ def test_an_engine_that_listens_no_more_is_reported_and_its_successor_asked(way:
         assert (status, place.desk.unreachable) == (200, 1)
         assert body == b"{}"
         assert place.desk.out == []
+
+    play(test)
+
+
+@contextmanager
+def no_descriptor() -> Iterator[None]:
+    """This process may open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_engine_is_not_blamed_for_a_connection_that_we_may_not_open(way: tuple[str, ...]):
+    async def test(place: Stand) -> None:
+        reader, writer = await place.dial()
+        writer.write(request(ORDINARY, method="GET"))
+        await answer_of(reader)
+        with no_descriptor():
+            writer.write(request(FAST, None, *way))
+            status, headers, body = await answer_of(reader)
+        assert (status, json.loads(body)["error"]["code"]) == (503, "overloaded")
+        assert int(headers["retry-after"]) >= 1
+        assert (place.desk.unreachable, place.desk.out) == (0, [])
+        writer.write(request(FAST, None, *way))
+        assert (await answer_of(reader))[0] == 200
+        writer.close()
 
     play(test)
 

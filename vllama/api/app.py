@@ -36,16 +36,15 @@ _CODES = {403: "forbidden", 404: "not_found", 405: "method_not_allowed", 415: "u
 
 def create_app(system: System, keys: Keys | None = None, *, control_off: bool = False) -> FastAPI:
     """The application over a running System. Nothing is redirected or documented by itself: an unknown path is 404."""
-    upstreams, traffic = Upstreams(), Traffic()
+    links, traffic = Links(), Traffic()
     tracing = tracing_of(system.config, system.journal.tally.last_rise.get)
-    edge = Edge(system, upstreams, Responses(), Pace(), traffic, tracing)
-    common = Common(edge, Links(), keys or Keys())
+    edge = Edge(system, Upstreams(links), Responses(), Pace(), traffic, tracing)
+    common = Common(edge, links, keys or Keys())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with common.running():
             yield
-        await upstreams.aclose()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 

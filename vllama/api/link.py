@@ -82,11 +82,15 @@ class Link(asyncio.Protocol):
         self._trailing = False
         self._behind = False
         self._paused = False
+        self._writing = False  # the request's body is not all out
+        self._room = asyncio.Event()
+        self._room.set()
 
     # --- who asks
 
-    def ask(self, request: bytes, asker: Asker, *, bodyless: bool = False) -> bool:
-        """Send a whole request, or its beginning. False: the engine has closed this connection and has seen nothing of it."""
+    def ask(self, request: bytes, asker: Asker, *, bodyless: bool = False, more: bool = False) -> bool:
+        """Send a whole request; `more`: its beginning, the rest goes by `write`. False: the engine has closed this connection and
+        has seen nothing of it."""
         if self.closed or self._poll.poll(0):
             self.drop()
             return False
@@ -97,10 +101,20 @@ class Link(asyncio.Protocol):
         except OSError:
             self.drop()
             return False
-        self._asker, self._state, self._bodyless = asker, _HEAD, bodyless
+        self._asker, self._state, self._bodyless, self._writing = asker, _HEAD, bodyless, more
         if sent < len(request):
             self.transport.write(request[sent:])
         return True
+
+    async def write(self, data: bytes) -> None:
+        """More of the request's body. Returns when there is room for what follows, or nobody takes it any more."""
+        if not self.closed:
+            self.transport.write(data)
+            await self._room.wait()
+
+    def wrote(self) -> None:
+        """The request is whole."""
+        self._writing = False
 
     def pause(self) -> None:
         """Take no more of the answer for now."""
@@ -129,8 +143,15 @@ class Link(asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
 
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._room.set()
         self._on_end(self)
         if self._asker is not None:
             if self._state == _REST and exc is None:
@@ -267,7 +288,7 @@ class Link(asyncio.Protocol):
     def _finish(self) -> None:
         """The answer is whole: the connection is free again before anybody hears of it."""
         asker, self._asker, self._state = self._asker, None, _IDLE
-        if self._keep and not self.closed:
+        if self._keep and not self._writing and not self.closed:
             self.resume()
             self._on_free(self)
         elif not self.closed:

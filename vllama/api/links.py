@@ -1,17 +1,21 @@
 """The connections to engines: a few are kept for each, the rest are closed when their answer ends."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from vllama.api.link import RECEIVE_BYTES, Link
+from vllama.errors import Overloaded
 
 # An engine closes an idle connection after 5 s; we let go first, so that a request never meets a closing one.
 KEEPALIVE_S = 3.0
 KEPT_MAX = 64  # idle ones of one engine
 CONNECT_TIMEOUT_S = 10.0
 LOOK_S = 1.0
+# What keeps a connection from being made here; of the engine it says nothing.
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 Address = tuple[str, int]
 
@@ -48,7 +52,16 @@ class Links:
         return links.pop() if links else None
 
     async def connect(self, address: Address) -> Link:
-        """A new one. Raises OSError (TimeoutError too)."""
+        """A new one. Raises OSError (TimeoutError too), and Overloaded where it is not the engine that is in the way."""
+        try:
+            return await self._connect(address)
+        except OSError as error:
+            if error.errno not in OURS:
+                raise
+            why = f"this machine lets the server open no more connections ({error.strerror})"
+            raise Overloaded(f"{why}; try again, or raise its limits (`ulimit -Hn`).") from error
+
+    async def _connect(self, address: Address) -> Link:
         sock = socket.socket(
             socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
         )
@@ -66,15 +79,15 @@ class Links:
         self._open.add(link)
         return link
 
-    def begin(self, address: Address, then: Callable[[Link | OSError], None]) -> None:
+    def begin(self, address: Address, then: Callable[[Link | OSError | Overloaded], None]) -> None:
         """A new one, for who has no task: `then` gets it, or what was in the way."""
         assert self._group is not None
         self._group.create_task(self._begin(address, then))
 
-    async def _begin(self, address: Address, then: Callable[[Link | OSError], None]) -> None:
+    async def _begin(self, address: Address, then: Callable[[Link | OSError | Overloaded], None]) -> None:
         try:
-            found: Link | OSError = await self.connect(address)
-        except OSError as error:
+            found: Link | OSError | Overloaded = await self.connect(address)
+        except (OSError, Overloaded) as error:
             found = error
         asyncio.get_running_loop().call_soon(then, found)  # what goes wrong there is not this group's
 

@@ -12,21 +12,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
 from starlette.types import Message, Receive, Scope, Send
 
 from vllama.actors import Desk, System, Ticket
 from vllama.api.answers import error_answer, error_event
 from vllama.api.body import header, priority_of, wait_of
 from vllama.api.kinds import unserved
+from vllama.api.link import LinkBroken
 from vllama.api.pace import Pace
 from vllama.api.request_body import Body, read_request
 from vllama.api.routes import RESPONSE, RESPONSE_CANCEL, RESPONSES
 from vllama.api.stored import IdSeeker, Maker, Responses, gone
 from vllama.api.tracing import Trace, Tracing, without
 from vllama.api.traffic import HUNG_UP, Traffic
-from vllama.api.upstream import Ask, Upstreams
-from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
+from vllama.api.upstream import Ask, Reply, Unreachable, Upstreams
+from vllama.errors import EngineLost, InstanceStopped, Overloaded, ShuttingDown, VllamaError
 
 RETRY_AFTER_S = 5.0
 
@@ -259,12 +259,14 @@ class Exchange:
                 self._failure = gone(self._path, self._model)
                 return True
             await self._forward(ticket, body)
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError) and not self._started:
+        except LinkBroken as error:
+            if isinstance(error, Unreachable):
                 ticket.unreachable()
                 if not last:
                     return False
             self._failure = self._failure or self._lost(error)
+        except Overloaded as error:
+            self._failure = error
         finally:
             ticket.release()
             if self._trace is not None:
@@ -280,22 +282,21 @@ class Exchange:
         headers.append((b"x-request-id", self._id))
         headers.append((b"content-length", b"%d" % body.size))
         ask = Ask(self._scope["method"], self._target, headers, body.content)
-        async with self._upstreams.stream(ticket.host, ticket.port, ask) as response:
-            await self._start(response, ticket)
+        async with self._upstreams.stream(ticket.host, ticket.port, ask) as reply:
+            await self._start(reply, ticket)
             seeker = None
-            if self.responses is not None and response.status_code == 200:
+            if self.responses is not None and reply.answer.status == 200:
                 seeker = IdSeeker(self.responses, Maker(ticket.model, ticket.run))
-            async for chunk in response.aiter_raw():
-                if chunk:
-                    if seeker is not None:
-                        seeker.feed(chunk)
-                    self._tail = (self._tail + chunk if len(chunk) < 2 else chunk)[-2:]
-                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async for piece in reply.pieces():
+                if seeker is not None:
+                    seeker.feed(piece)
+                self._tail = (self._tail + piece if len(piece) < 2 else piece)[-2:]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         self._finished = True
 
-    async def _start(self, response: httpx.Response, ticket: Ticket) -> None:
-        headers = forwardable([(key.lower(), value) for key, value in response.headers.raw], NOT_RETURNED)
+    async def _start(self, reply: Reply, ticket: Ticket) -> None:
+        headers = forwardable(reply.answer.headers, NOT_RETURNED)
         kind = header(headers, b"content-type") or ""
         self._events = kind.startswith("text/event-stream") and header(headers, b"content-length") is None
         headers += [
@@ -304,7 +305,7 @@ class Exchange:
             (b"x-vllama-wait-ms", f"{ticket.wait_ms:.1f}".encode()),
         ]
         self._started = True
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self._send({"type": "http.response.start", "status": reply.answer.status, "headers": headers})
 
     async def _fail(self, error: VllamaError) -> None:
         """Say what went wrong in the way that is still open: an answer, a last event, or a torn connection."""
@@ -323,9 +324,9 @@ class Exchange:
             log.warning("request %s: %s", self._id.decode("latin-1"), error.message)
         self._finished = True
 
-    def _lost(self, error: httpx.TransportError) -> EngineLost:
+    def _lost(self, error: LinkBroken) -> EngineLost:
         when = "while it answered" if self._started else "before it answered"
-        cause = str(error) or type(error).__name__
+        cause = str(error)
         return EngineLost(
             f"{self._model}: its engine broke the connection {when} ({cause}). Send the request again; `vllama ps` "
             "shows the engine's state and log.",

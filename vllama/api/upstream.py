@@ -1,20 +1,17 @@
-"""Connections to engines: one small keep-alive pool per engine, nothing of the environment, no timeout on an answer."""
+"""Requests to engines for who has a task: on the connections of `Links`, an answer read at the pace of who asked."""
 
-from collections import OrderedDict
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import httpx
+from vllama.api.link import Answer, Link, LinkBroken
+from vllama.api.links import Links
 
-# An engine closes an idle connection after 5 s; we let go first, so that a request never meets a closing one.
-KEEPALIVE_S = 3.0
-KEEPALIVE_MAX = 32
-ENGINES_MAX = 32
-CONNECT_TIMEOUT_S = 10.0
 
-_TIMEOUT = {"connect": CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}
+class Unreachable(LinkBroken):
+    """Nobody listens there: nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,88 +24,118 @@ class Ask:
     content: Callable[[], bytes | AsyncIterator[bytes]]
 
 
-class _Trace:
-    """Whether a new connection was made, and whether the engine can have seen the whole request."""
+class Reply:
+    """An engine's answer. What is not asked for yet is not read: no more than one piece waits here."""
+
+    framed = False
 
     def __init__(self) -> None:
-        self.connected = False
-        self.sent = False
+        self.answer: Answer
+        self.link: Link | None = None  # while the answer goes on
+        self._pieces: deque[bytes] = deque()
+        self._begun = False
+        self._error: LinkBroken | None = None
+        self._news = asyncio.Event()
 
-    async def __call__(self, name: str, info: dict[str, Any]) -> None:
-        if name == "connection.connect_tcp.started":
-            self.connected = True
-        elif name == "http11.send_request_body.complete":
-            self.sent = True
+    # --- as Link's Asker
 
-    @property
-    def stale(self) -> bool:
-        """A kept connection was closed by the engine before it took the request, so nothing can have come of it."""
-        return not self.connected and not self.sent
+    def begin(self, answer: Answer) -> None:
+        self.answer, self._begun = answer, True
+        self._news.set()
 
+    def frames(self, data: bytes, size: int, *, last: bool) -> None:
+        raise AssertionError("nobody asked for frames")
 
-class _Engine:
-    """One engine's pool. The transport alone, without httpx's client: no cookies, no redirects, no decompression."""
+    def piece(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._news.set()
 
-    def __init__(self) -> None:
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=KEEPALIVE_MAX, keepalive_expiry=KEEPALIVE_S
-        )
-        self.transport = httpx.AsyncHTTPTransport(verify=False, trust_env=False, limits=limits)
-        self.in_flight = 0
+    def flush(self) -> None:
+        if self._pieces and self.link is not None:
+            self.link.pause()
+
+    def done(self) -> None:
+        self.link = None
+        self._news.set()
+
+    def broken(self, error: LinkBroken) -> None:
+        self.link, self._error = None, error
+        self._news.set()
+
+    # --- for who asked
+
+    async def begun(self) -> None:
+        """Returns when the head is there. Raises LinkBroken."""
+        while not self._begun:
+            await self._wait()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body. Raises LinkBroken."""
+        while True:
+            while self._pieces:
+                yield self._pieces.popleft()
+            if self.link is None and self._error is None:
+                return
+            await self._wait()
+
+    def leave(self) -> None:
+        """The connection is closed, unless all has come."""
+        if (link := self.link) is not None:
+            self.link = None
+            link.drop()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._news.clear()
+        if self.link is not None:
+            self.link.resume()
+        await self._news.wait()
 
 
 class Upstreams:
     """Sends requests to engines. `stream` closes its connection at once when it is left before the answer's end."""
 
-    def __init__(self) -> None:
-        self._engines: OrderedDict[tuple[str, int], _Engine] = OrderedDict()
+    def __init__(self, links: Links) -> None:
+        self._links = links
 
     @asynccontextmanager
-    async def stream(self, host: str, port: int, ask: Ask) -> AsyncIterator[httpx.Response]:
-        """The engine's answer, its body still to be read. Raises httpx.TransportError."""
-        engine = await self._engine(host, port)
-        engine.in_flight += 1
+    async def stream(self, host: str, port: int, ask: Ask) -> AsyncIterator[Reply]:
+        """The engine's answer, its body still to be read. Raises LinkBroken."""
+        reply = Reply()
         try:
-            response = await _send(engine, f"http://{host}:{port}/", ask)
-            try:
-                yield response
-            finally:
-                await response.aclose()
+            await self._send((host, port), ask, reply)
+            await reply.begun()
+            yield reply
         finally:
-            engine.in_flight -= 1
+            reply.leave()
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        while self._engines:
-            _, engine = self._engines.popitem()
-            await engine.transport.aclose()
+    async def _send(self, address: tuple[str, int], ask: Ask, reply: Reply) -> None:
+        """The whole request. A kept connection that turns out to be closed has seen nothing of it: the next one is tried."""
+        lines = [b"%b %b HTTP/1.1" % (ask.method.encode(), ask.target), b"host: %b:%d" % _named(address)]
+        lines += [b"%b: %b" % header for header in ask.headers]
+        content = ask.content()
+        data = b"\r\n".join(lines) + b"\r\n\r\n" + (content if isinstance(content, bytes) else b"")
+        more, bodyless = not isinstance(content, bytes), ask.method == "HEAD"
+        link = self._links.kept(address)
+        while link is not None and not link.ask(data, reply, bodyless=bodyless, more=more):
+            link = self._links.kept(address)
+        if link is None:
+            try:
+                link = await self._links.connect(address)
+            except OSError as error:
+                raise Unreachable(str(error) or type(error).__name__) from error
+            if not link.ask(data, reply, bodyless=bodyless, more=more):
+                raise LinkBroken("it closed the connection")
+        reply.link = link
+        if not isinstance(content, bytes):
+            async for block in content:
+                if link.closed:  # it has answered before it had all of it, or is gone
+                    break
+                await link.write(block)
+            link.wrote()
 
-    async def _engine(self, host: str, port: int) -> _Engine:
-        """The pool of this engine; of those out of use only the latest are kept."""
-        key = (host, port)
-        engine = self._engines.get(key)
-        if engine is None:
-            engine = self._engines[key] = _Engine()
-        self._engines.move_to_end(key)
-        while len(self._engines) > ENGINES_MAX:
-            oldest = next(iter(self._engines))
-            if self._engines[oldest].in_flight or oldest == key:
-                break
-            await self._engines.pop(oldest).transport.aclose()
-        return engine
 
-
-async def _send(engine: _Engine, url: str, ask: Ask) -> httpx.Response:
-    """The head of the answer. A kept connection that turns out to be closed costs one silent second try."""
-    for last in (False, True):
-        trace = _Trace()
-        extensions = {"target": ask.target, "timeout": _TIMEOUT, "trace": trace}
-        request = httpx.Request(
-            ask.method, url, headers=list(ask.headers), content=ask.content(), extensions=extensions
-        )
-        try:
-            return await engine.transport.handle_async_request(request)
-        except httpx.TransportError:
-            if last or not trace.stale:
-                raise
-    raise AssertionError("unreachable: the second try returns or raises")
+def _named(address: tuple[str, int]) -> tuple[bytes, int]:
+    host, port = address
+    return host.encode(), port

@@ -62,10 +62,10 @@ async def work(link: socket.socket, listener: socket.socket) -> None:
     """Serve until the system says that it is the end, or is not there any more."""
     desk = RemoteDesk(link, lost=_lost)
     await desk.begun.wait()
-    upstreams, traffic = Upstreams(), Traffic()
+    links, traffic = Links(), Traffic()
     tracing = tracing_of(desk.config, lambda model: None)
-    edge = Edge(desk, upstreams, Responses(), Pace(), traffic, tracing)
-    common = WorkerCommon(edge, Links(), keys_of(desk))
+    edge = Edge(desk, Upstreams(links), Responses(), Pace(), traffic, tracing)
+    common = WorkerCommon(edge, links, keys_of(desk))
     protocol = functools.partial(WorkerFront, desk.hand_over, common)
     server = Server(data_app(edge, desk), protocol, [listener], on_start=desk.ready)
     async with common.running(), asyncio.TaskGroup() as group:
@@ -77,7 +77,6 @@ async def work(link: socket.socket, listener: socket.socket) -> None:
         await serving
         counting.cancel()
     _tell_traffic(traffic, desk)
-    await upstreams.aclose()
     if tracing is not None:
         await asyncio.to_thread(tracing.close)
 

@@ -18,7 +18,7 @@ from vllama.api.proxy import RETRY_AFTER_S
 from vllama.api.routes import RESPONSES
 from vllama.api.stored import IdSeeker, Maker
 from vllama.api.traffic import HUNG_UP
-from vllama.errors import EngineLost, InstanceStopped, ShuttingDown, VllamaError
+from vllama.errors import EngineLost, InstanceStopped, Overloaded, ShuttingDown, VllamaError
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Passage:
             self,
         )
 
-    def _linked(self, found: Link | OSError) -> None:
+    def _linked(self, found: Link | OSError | Overloaded) -> None:
         """A new connection, or none: then the engine is dying, and its successor is asked."""
         if self._over:
             if isinstance(found, Link):
@@ -147,6 +147,9 @@ class Passage:
         if isinstance(found, Link):
             if not self._on(found):
                 self.broken(LinkBroken("it closed the connection"))
+            return
+        if isinstance(found, Overloaded):
+            self._fail(found)
             return
         ticket, self._ticket = self._ticket, None
         assert ticket is not None
