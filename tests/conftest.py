@@ -34,6 +34,7 @@ SERVERS = {
     "vllama_server",
     "rig",
     "make_rig",
+    "raw_server",
     "server",
 }  # a test that has one of these starts a server of its own
 PROCESSES = ("acceptance", "gpu", "tools")

@@ -30,6 +30,7 @@ LOCAL = {
 }  # see this machine as the host does
 COMPOSES = {  # what puts the program together
     ("api/server.py", "vllama.host.local.LocalHost"),
+    ("api/server.py", "vllama.host.limits.allow_open_files"),
     ("api/workers.py", "vllama.host.workers.WorkerProcess"),
     ("api/worker.py", "vllama.host.workers.become_worker"),
 }

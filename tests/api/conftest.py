@@ -6,6 +6,7 @@ import pytest
 
 from tests.api.caches import make_cache
 from tests.api.front_rig import WAYS
+from tests.api.raw_rig import WORKERS, RawRig, serving_raw
 from tests.api.rig import Rig
 
 
@@ -41,3 +42,12 @@ def rig(make_rig: Callable[..., Rig]) -> Rig:
 def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """The headers that choose the way."""
     return WAYS[request.param]
+
+
+@pytest.fixture(scope="module", params=WORKERS, ids=["alone", "workers"])
+def raw_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fake_cache: Path
+) -> Iterator[RawRig]:
+    """One server for all tests of a module, with and without workers; its engine does what each request says."""
+    with serving_raw(tmp_path_factory.mktemp("raw") / "server", fake_cache, request.param) as rig:
+        yield rig

@@ -190,3 +190,20 @@ print([name for name in ("torch", "vllm", "fastapi", "textual", "huggingface_hub
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_limit_that_the_server_cannot_raise_is_named_and_one_that_it_can_is_not(patient: Patient):
+    def asked(limit: str) -> dict[str, str]:
+        command = [sys.executable, "-m", "vllama.cli.main", "doctor", "--json"]
+        done = subprocess.run(
+            ["sh", "-c", f'ulimit {limit} 1000 && exec "$@"', "sh", *command],
+            env=patient.env, capture_output=True, text=True, timeout=BOUND_S, check=False,
+        )  # fmt: skip
+        (found,) = [each for each in json.loads(done.stdout)["findings"] if each["about"] == "files"]
+        return found
+
+    assert asked("-Sn")["state"] == "ok"
+    named = asked("-n")
+    assert named["state"] == "note"
+    assert "1000" in named["says"]
+    assert "ulimit -Hn" in named["mend"]

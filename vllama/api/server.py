@@ -20,6 +20,7 @@ from vllama.api.serving import Server
 from vllama.api.workers import Workers
 from vllama.config import VllamaConfig, load_models
 from vllama.errors import VllamaError
+from vllama.host.limits import allow_open_files
 from vllama.host.local import LocalHost
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -45,6 +46,7 @@ class Wishes:
 
 async def serve(config: VllamaConfig) -> int:
     """Serve until a signal; the exit code. What keeps it from serving is one line on stderr."""
+    allow_open_files()
     try:
         models = load_models(config.models_file)
         keys = read_keys(config)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SHM = Path("/dev/shm")
 RAM_LEAST_BYTES = 2 * 2**30
 SHM_LEAST_BYTES = 2**30  # a container's default of 64 MiB is too little for more ranks than one
-FILES_LEAST = 4096  # each connection of a client is two
+FILES_LEAST = 4096  # each request that goes on is two connections
 
 
 def gpus() -> tuple[int | None, list[Finding]]:
@@ -73,15 +73,12 @@ def machine() -> Iterator[Finding]:
     else:
         yield ok("ram", says)
     yield from _shm()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES_LEAST:
-        yield note(
-            "files",
-            f"at most {soft} files may be open (up to {hard})",
-            f"ulimit -n {FILES_LEAST} before `vllama serve`",
-        )
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server takes as many as it may
+    if most != resource.RLIM_INFINITY and most < FILES_LEAST:
+        fix = f"raise the hard limit to {FILES_LEAST} or more (`ulimit -Hn`, LimitNOFILE= of a service)"
+        yield note("files", f"at most {most} files may be open", fix)
     else:
-        yield ok("files", "no limit" if soft == resource.RLIM_INFINITY else f"{soft} may be open")
+        yield ok("files", "no limit" if most == resource.RLIM_INFINITY else f"{most} may be open")
 
 
 def _shm() -> Iterator[Finding]:
