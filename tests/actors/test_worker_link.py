@@ -1,6 +1,7 @@
 """The socket between a worker and the system: order, size, descriptors, and the end."""
 
 import asyncio
+import errno
 import os
 import socket
 
@@ -14,6 +15,7 @@ class End:
     """One end, and all that it has heard."""
 
     def __init__(self, sock: socket.socket, decoder) -> None:
+        self.deaf = False
         self.heard: list = []
         self.fds: list[int] = []
         self.lost = asyncio.Event()
@@ -22,6 +24,8 @@ class End:
         self.link = Link(sock, decoder, self.hear, self.end)
 
     def hear(self, message, fd) -> None:
+        if self.deaf:
+            raise OSError(errno.EMFILE, "no descriptor is left for a copy")
         self.heard.append(message)
         if fd is not None:
             self.fds.append(os.dup(fd))
@@ -95,6 +99,33 @@ async def _a_descriptor_that_was_handed_over_is_its_receivers_alone() -> None:
     os.close(reader)
     for end in (worker, system):
         end.link.close("over")
+
+
+async def _a_descriptor_of_which_no_copy_can_be_made_is_closed() -> None:
+    system, worker = pair()
+    faults: list[dict] = []
+    told = asyncio.Event()
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict) -> None:
+        faults.append(context)
+        told.set()
+
+    asyncio.get_running_loop().set_exception_handler(tell)
+    system.deaf = True
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    worker.link.hand(wire.Handed(b"x"), writer)
+    async with asyncio.timeout(30):
+        await told.wait()
+    assert isinstance(faults[0]["exception"], OSError)
+    assert os.read(reader, 1) == b"", "somebody holds the other end"
+    os.close(reader)
+    for end in (worker, system):
+        end.link.close("over")
+
+
+def test_a_descriptor_of_which_no_copy_can_be_made_is_closed() -> None:
+    asyncio.run(_a_descriptor_of_which_no_copy_can_be_made_is_closed())
 
 
 def test_a_descriptor_that_was_handed_over_is_its_receivers_alone() -> None:

@@ -137,12 +137,14 @@ class Link(Generic[M]):
             self.close(f"it talked nonsense: {error}")
             return
         first = fd
-        for message in messages:
-            if self.closed:
-                break
-            self._receive(message, first)
-            first = None
-        _close(fd)
+        try:
+            for message in messages:
+                if self.closed:
+                    break
+                self._receive(message, first)
+                first = None
+        finally:
+            _close(fd)  # where no copy of it can be made, as well: it may be the last one that there is
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
