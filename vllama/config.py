@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 
 from vllama import yamlfile
 from vllama.errors import ConfigError
@@ -28,7 +37,7 @@ def parse_bytes(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", value, re.IGNORECASE)
     if match is None:
-        raise ValueError(f"{value!r} is not a size: write for example 4GiB, 512MiB or 8000000000")
+        raise ValueError("must be a size: write for example 4GiB, 512MiB or 8000000000")
     number, unit, binary = match.groups()
     return int(float(number) * (_BINARY if binary and unit else _UNITS)[unit.lower()])
 
@@ -75,9 +84,16 @@ def _tuple(value: object) -> tuple[object, ...]:
 
 Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Name = Annotated[
-    str, Field(pattern=r"^[^\s=-][^\s=]*$", max_length=200)
-]  # an argument of vLLM's, maybe with =PATH
+
+
+def _name(text: str) -> str:
+    """An argument of vLLM's, maybe with =PATH."""
+    if not re.fullmatch(r"[^\s=-][^\s=]{0,199}", text):
+        raise ValueError("must be one word of at most 200 characters, without =, that does not begin with -")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 def _hf_cache() -> Path:
@@ -221,7 +237,7 @@ def load_config(
     sources = {
         **{name: document.at((name,)) for name in from_file},
         **{name: f"VLLAMA_{name.upper()}" for name in from_env},
-        **{name: f"--{name.replace('_', '-')}" for name in flags},
+        **{name: _flag(name) for name in flags},
     }
     try:
         config = VllamaConfig.model_validate({**from_file, **from_env, **flags})
@@ -232,11 +248,20 @@ def load_config(
         ]
         raise ConfigError("; ".join(parts)) from error
     if config.vllm_port_end < config.vllm_port_start:
-        raise ConfigError("vllm_port_end is below vllm_port_start: no port is left for engines")
+        said = " and ".join(
+            f"{name} {getattr(config, name)} (from {sources.get(name, 'default')})"
+            for name in ("vllm_port_start", "vllm_port_end")
+        )
+        raise ConfigError(f"settings {said} leave no port for engines: the end is below the start")
     paths = ("config_dir", "transformers_cache")
     config = config.model_copy(update={name: getattr(config, name).expanduser().absolute() for name in paths})
     config._sources = sources  # noqa: SLF001 - pydantic's private attributes are set from outside of __init__
     return config
+
+
+def _flag(name: str) -> str:
+    """As `vllama serve` calls it."""
+    return f"--{name.removesuffix('_s').replace('_', '-')}"
 
 
 def _settings_of(document: yamlfile.Document) -> dict[str, object]:

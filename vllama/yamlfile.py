@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 from yaml.reader import ReaderError
 
 from vllama.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line reads a file without it
+    from pydantic import ValidationError
 
 Place = tuple[str, ...]
 
@@ -115,12 +117,19 @@ _WORDS = {
     "bool_type": "must be true or false",
     "string_type": "must be text; quote it",
     "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
 }
 
 
-def findings(error: ValidationError) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def findings(error: "ValidationError") -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Pydantic's findings as (place, words), each place once."""
     seen: set[tuple[str | int, ...]] = set()
     for item in error.errors(include_url=False):
@@ -131,7 +140,9 @@ def findings(error: ValidationError) -> Iterator[tuple[tuple[str | int, ...], st
         if item["type"] == "extra_forbidden":
             yield place, "is unknown"
         else:
-            words = _WORDS.get(item["type"], str(item["msg"]).removeprefix("Value error, "))
+            said = _WORDS.get(item["type"])
+            given = str(item["msg"]).removeprefix("Value error, ")
+            words = said.format_map(item.get("ctx", {})) if said else given
             secret = str(place[0]).endswith("_key")
             yield place, f"{words} (got {item['input']!r})" if _short(item["input"]) and not secret else words
 

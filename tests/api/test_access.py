@@ -10,7 +10,7 @@ import pytest
 from tests.api.caches import CHAT
 from tests.api.rig import error_of
 from vllama.api.access import Keys, is_loopback, read_keys
-from vllama.cli.client import default_key
+from vllama.cli.address import default_key
 from vllama.config import load_config
 from vllama.errors import ConfigError
 

@@ -6,18 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from vllama.cli import control, render
-from vllama.cli.client import Client, default_url
-from vllama.cli.main import app
+from vllama.cli import control, render, usage
+from vllama.cli.address import DEFAULT_HOST, DEFAULT_PORT, default_url
+from vllama.cli.client import Client
+from vllama.cli.main import UsageError, app
 from vllama.config import load_config
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
-def run(*arguments: str):
-    return CliRunner().invoke(app, list(arguments))
+def run(*arguments: str, **env: str | None):
+    return CliRunner().invoke(app, list(arguments), env=env)
 
 
 HEAVY = (
@@ -67,12 +69,81 @@ def test_the_environment_says_where_the_server_is(env: dict[str, str], url: str)
     assert Client(url).url == url
 
 
-@pytest.mark.parametrize("given", ["ftp://x", "http://", "://", "http://x:port", "http://x:99999", "foo"])
-def test_what_is_no_url_is_a_usage_error(given: str):
-    done = run("ps", "--server", given)
-    assert done.exit_code == 2
-    assert done.stderr.startswith("vllama: ")
-    assert done.stderr.count("\n") == 1
+NO_URLS = (
+    "ftp://x", "http://", "://", "http://x:port", "http://x:99999", "foo", "http://[::1", "http://a b:1", "http://x:1/\u00fc",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", NO_URLS)
+def test_what_is_no_url_is_a_usage_error_that_says_whose_it_is(given: str):
+    for done, source in [
+        (run("ps", "--server", given), "--server"),
+        (run("ps", VLLAMA_URL=given), "VLLAMA_URL"),
+    ]:
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"vllama: {source}: {given!r} is not the URL of a server; write for")
+        assert done.stderr.count("\n") == 1
+
+
+COMMANDS = (
+    "ps", "info", "list", "show m", "start m", "stop m", "sleep m", "restart m", "logs m", "events", "explain", "plan m",
+    "run m hi", "pull a/b", "rm m", "cp m n", "top", "bench m", "assign m --pinned",
+)  # fmt: skip
+BAD_SETTINGS = [
+    ({"VLLAMA_PORT": "banana"}, "setting port (from VLLAMA_PORT): must be a whole number (got 'banana')"),
+    ({"VLLAMA_PORT": ""}, "setting port (from VLLAMA_PORT): must be a whole number (got '')"),
+    ({"VLLAMA_PORT": "70000"}, "setting port (from VLLAMA_PORT): must be at most 65535 (got '70000')"),
+    ({"VLLAMA_PORT": "0"}, "setting port (from VLLAMA_PORT): is 0"),
+    ({"VLLAMA_HOST": "a b"}, "setting host (from VLLAMA_HOST): must be a name or an address"),
+    ({"VLLAMA_HOST": "http://x"}, "setting host (from VLLAMA_HOST): must be a name or an address"),
+    ({"VLLAMA_API_KEY": "a b"}, "setting api_key (from VLLAMA_API_KEY): must be one key or several"),
+    ({"VLLAMA_CONTROL_KEY": "\u00fc"}, "setting control_key (from VLLAMA_CONTROL_KEY): must be one key"),
+    ("port: many", "{file}:1: key port: must be a whole number (got 'many')"),
+    ({"VLLAMA_PORT": "-1"}, "setting port (from VLLAMA_PORT): must be at least 0 (got '-1')"),
+    ("# one\nport: 70000", "{file}:2: key port: must be at most 65535 (got 70000)"),
+    ("port: true", "{file}:1: key port: must be a whole number (got True)"),
+    ("port: 0", "{file}:1: key port: is 0"),
+    ("host: 7", "{file}:1: key host: must be a name or an address"),
+    ("host: [", "{file}:1: not valid YAML"),
+    (b"port: \xff", "{file}: cannot be read"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [(command, *BAD_SETTINGS[n]) for command in COMMANDS for n in (0, -1)]
+    + [("ps", *bad) for bad in BAD_SETTINGS[1:-1]],
+)
+def test_a_wrong_setting_is_named_with_its_source_by_every_command(
+    tmp_path: Path, command: str, given: dict[str, str] | str | bytes, said: str
+):
+    file = tmp_path / "config.yaml"
+    if not isinstance(given, dict):
+        file.write_bytes(given if isinstance(given, bytes) else given.encode())
+    env = dict.fromkeys(("VLLAMA_URL", "VLLAMA_HOST", "VLLAMA_PORT")) | {"VLLAMA_CONFIG_DIR": str(tmp_path)}
+    done = run(*command.split(), **env | (given if isinstance(given, dict) else {}))
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"vllama: {said.format(file=file)}")
+    assert "\u00fc" not in done.stderr  # a key is not repeated
+
+
+@pytest.mark.parametrize("command", ["list", "rm m", "cp m n", "assign m --pinned"])
+def test_a_setting_of_the_server_that_a_command_without_one_reads_is_named_too(tmp_path: Path, command: str):
+    env = {"VLLAMA_CONFIG_DIR": str(tmp_path), "VLLAMA_PORT": "9", "VLLAMA_WORKERS": "many"}
+    done = run(*command.split(), **env)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert (
+        done.stderr == "vllama: setting workers (from VLLAMA_WORKERS): must be a whole number (got 'many')\n"
+    )
+
+
+def test_the_server_is_where_config_yaml_says_unless_the_environment_does(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("port: 40001\nhost: 0.0.0.0\n")
+    env = {"VLLAMA_CONFIG_DIR": str(tmp_path)}
+    assert default_url(env) == "http://127.0.0.1:40001"
+    assert default_url(env | {"VLLAMA_PORT": "40002", "VLLAMA_HOST": "box"}) == "http://box:40002"
+    (tmp_path / "config.yaml").write_text("workers: 2\n")
+    assert default_url(env) == f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +201,8 @@ def test_usage_errors_exit_2(command: list[str]):
         (["start"], ("model", "vllama start --help")),
         (["nothing"], ("nothing", "vllama --help")),
         (["ps", "--jsno"], ("--jsno", "vllama ps --help")),
+        (["serve", "--port"], ("--port", "vllama serve --help")),
+        (["serve", "--port", "abc"], ("--port", "whole number", "'abc'", "vllama serve --help")),
         (["assign", "m"], ("nothing to change", "vllama assign --help")),
         (["assign", "m", "--sleep-level", "0"], ("--sleep-level", "vllama assign --help")),
     ],
@@ -142,6 +215,44 @@ def test_a_usage_error_is_one_line_that_says_where_to_look(command: list[str], s
     assert done.stderr.startswith("vllama: ")
     assert done.stderr.count("\n") == 1
     assert [word for word in said if word not in done.stderr] == []
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Each command's options that take a number."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]  # a group has them
+    return [
+        (name, max(option.opts, key=len))
+        for name, command in commands.items()
+        for option in command.params
+        if option.type.name.startswith(("int", "float"))
+    ]
+
+
+@pytest.mark.parametrize(("command", "option"), numbers())
+def test_a_number_that_is_none_is_told_in_words_for_a_person(command: str, option: str):
+    with pytest.raises(UsageError) as raised:
+        app([command, "a/b", option, "abc"], standalone_mode=False)
+    said = usage.words(raised.value, "vllama")
+    assert re.match(
+        rf"{option} must be a (whole )?number( from \d+ to \d+| of at least \d+)? \(got 'abc'\); ", said
+    )
+    assert said.endswith(f" {command} --help` lists what can be said")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve --port 70000", "--port must be a whole number from 0 to 65535 (got '70000'); "),
+        ("serve --port=", "--port must be a whole number from 0 to 65535 (got ''); "),
+        ("logs m -n -1", "--lines must be a whole number of at least 0 (got '-1'); "),
+        ("assign m --priority 1.5", "--priority must be a whole number (got '1.5'); "),
+        ("serve --shutdown-timeout x", "--shutdown-timeout must be a number (got 'x'); "),
+    ],
+)
+def test_a_number_out_of_its_range_is_told_with_the_range(words: str, said: str):
+    with pytest.raises(UsageError) as raised:
+        app(words.split(), standalone_mode=False)
+    assert usage.words(raised.value, "vllama").startswith(said)
 
 
 def test_exit_codes_are_what_the_page_says():

@@ -83,6 +83,9 @@ def test_a_wrong_setting_is_broken_and_the_rest_is_still_looked_at(patient: Pati
     assert (code, found["state"]) == (1, "broken")
     assert "VLLAMA_MEMORY_LIMIT" in found["says"]
     assert patient.found("ram", VLLAMA_MEMORY_LIMIT="much")[1]
+    code, (found,) = patient.found("server", VLLAMA_PORT="banana")  # it says where to ask
+    assert (code, found["state"]) == (1, "broken")
+    assert "setting port (from VLLAMA_PORT): must be a whole number (got 'banana')" in found["says"]
 
 
 def test_models_yaml_is_read_and_held_against_the_cache(patient: Patient):

@@ -93,9 +93,36 @@ def test_an_error_in_config_yaml_names_file_line_and_key(
     assert file.read_text() == text
 
 
-def test_an_error_in_the_environment_names_the_variable(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="VLLAMA_PORT"):
-        load_config({"config_dir": tmp_path}, {"VLLAMA_PORT": "many"})
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("port", "many", "must be a whole number (got 'many')"),
+        ("port", "1.5", "must be a whole number (got '1.5')"),
+        ("port", "-1", "must be at least 0 (got '-1')"),
+        ("port", "70000", "must be at most 65535 (got '70000')"),
+        ("unload_timeout", "soon", "must be a number (got 'soon')"),
+        ("unload_timeout", "0", "must be above 0 (got '0')"),
+        ("unload_mode", "4", "must be 1, 2 or 3 (got '4')"),
+        ("engine_start", "spawn", "must be 'auto', 'fork' or 'exec' (got 'spawn')"),
+        ("memory_limit", "much", "must be a size: write for example 4GiB, 512MiB or 8000000000 (got 'much')"),
+    ],
+)
+def test_an_error_in_the_environment_names_the_variable_and_what_is_wrong(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    variable = f"VLLAMA_{name.upper()}"
+    with pytest.raises(ConfigError) as raised:
+        load_config({"config_dir": tmp_path}, {variable: value})
+    assert raised.value.message == f"setting {name} (from {variable}): {said}"
+
+
+def test_a_flag_is_named_as_it_is_typed_and_two_that_disagree_both(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\(from --shutdown-timeout\): must be at least 0"):
+        load_config({"config_dir": tmp_path, "shutdown_timeout_s": -1.0}, {})
+    with pytest.raises(ConfigError) as raised:
+        load_config({"config_dir": tmp_path}, {"VLLAMA_VLLM_PORT_END": "5"})
+    words = "settings vllm_port_start 33300 (from default) and vllm_port_end 5 (from VLLAMA_VLLM_PORT_END) leave no port"
+    assert raised.value.message.startswith(words)
 
 
 def test_every_key_of_models_yaml(tmp_path: Path) -> None:
@@ -133,7 +160,7 @@ def test_every_key_of_models_yaml(tmp_path: Path) -> None:
         ("a/b:\n  aliases: [c/d]\nc/d:\n", (":2: ", "c/d", "model of its own")),
         ("a/b:\n  lora: {x: /p}\n  aliases: [x]\n", (":2: ", "lora", "x")),
         ("a/b:\n  aliases: ['']\n", (":2: ", "aliases.0")),
-        ("a/b:\n  aliases: [--port]\n", (":2: ", "aliases.0")),
+        ("a/b:\n  aliases: [--port]\n", (":2: ", "aliases.0", "one word", "begin with -")),
         ("a/b:\n  lora: {x=y: /p}\n", (":2: ", "lora.x=y")),
         ("a/b:\n\tdtype: auto\n", (":2: ", "not valid YAML")),
         ("a/b:\n  extra_args: {2020-01-01: 1}\n", (":1: ", "text")),

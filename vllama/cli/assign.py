@@ -7,8 +7,10 @@ from urllib.parse import quote, urlsplit
 import typer
 
 from vllama.cli import render
-from vllama.cli.client import ANSWER_S, LOOPBACK, AnswerError, Client, ServerDownError
+from vllama.cli.address import LOOPBACK
+from vllama.cli.client import ANSWER_S, AnswerError, Client, ServerDownError
 from vllama.cli.control import FAILED, USAGE, Json, Model, Server, open_client
+from vllama.cli.folders import settings
 
 # The flag of each key of an entry. A test holds it to ModelConfig.
 FLAGS = {
@@ -42,8 +44,8 @@ Devices = Annotated[str | None, _option(metavar="D", text="GPUs by number, for e
 GpuMemory = Annotated[
     str | None, _option(metavar="M", text="Its part of each GPU: auto, or for example 0.5.")
 ]
-MaxModelLen = Annotated[int | None, _option(text="Context length, in tokens.")]
-Ranks = Annotated[int | None, _option(text="Over how many GPUs it is split.")]
+MaxModelLen = Annotated[int | None, _option(text="Context length, in tokens.", least=1)]
+Ranks = Annotated[int | None, _option(text="Over how many GPUs it is split.", least=1)]
 Trust = Annotated[
     bool | None, _option("--trust-remote-code/--no-trust-remote-code", text="Run the model's own code.")
 ]
@@ -187,13 +189,11 @@ def _info(client: Client) -> dict[str, Any] | None:
 
 def _models_file(given: Path | None, info: dict[str, Any] | None, client: Client) -> Path:
     """The running server's file, if it is on this machine; else where the environment says."""
-    from vllama.config import load_config
-
     if given is not None:
         return given.expanduser().absolute() / "models.yaml"
     if info and urlsplit(client.url).hostname in LOOPBACK and "models_file" in info:
         return Path(info["models_file"]["path"])
-    return load_config().models_file
+    return settings().models_file
 
 
 def _canonical(name: str, models: dict[str, Any], client: Client | None) -> str:

@@ -6,22 +6,17 @@ waits for ever.
 
 import http.client
 import json
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-# The same defaults as in config.py, which costs a second to import; a test holds the two together.
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 33258
+from vllama.cli import address
+
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_S = 10.0
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": DEFAULT_HOST}
 
 
 class ServerDownError(Exception):
@@ -46,40 +41,17 @@ class ServerEvent:
     data: Mapping[str, Any]
 
 
-def default_url(env: Mapping[str, str] | None = None) -> str:
-    """Where `vllama serve` listens with the same environment."""
-    env = os.environ if env is None else env
-    if url := env.get("VLLAMA_URL"):
-        return url
-    host = env.get("VLLAMA_HOST", DEFAULT_HOST)
-    host = _EVERYWHERE.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{env.get('VLLAMA_PORT', DEFAULT_PORT)}"
-
-
-def default_key(env: Mapping[str, str] | None = None) -> str:
-    """The key to send: that of control if there is one; of several the first. "" is none."""
-    env = os.environ if env is None else env
-    keys = env.get("VLLAMA_CONTROL_KEY") or env.get("VLLAMA_API_KEY") or ""
-    return keys.partition(",")[0].strip()
-
-
 class Client:
-    """One server, by its URL. Raises ValueError for what is no URL."""
+    """One server, by its URL; without one that which the settings say. Raises ValueError for what is no URL."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        self._key = default_key() if key is None else key
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        bare = "://" not in url and parts.port is None  # port 80, where no vllama is, was hardly meant
-        if parts.scheme not in ("http", "https") or not parts.hostname or bare:
-            host = parts.hostname if bare and parts.hostname else "127.0.0.1"
-            raise ValueError(
-                f"{url!r} is not the URL of a server; write for example http://{host}:{DEFAULT_PORT}"
-            )
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self._secure = parts.scheme == "https"
-        self._host = parts.hostname
-        self._port = parts.port
-        self._path = parts.path.rstrip("/")
+    def __init__(self, server: str | None = None, key: str | None = None) -> None:
+        self._key = address.default_key() if key is None else key
+        found = address.find(server)
+        self.url = found.url
+        self._secure = found.secure
+        self._host = found.host
+        self._port = found.port
+        self._path = found.path
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON answer, in time. Raises ServerDownError, AnswerError."""
@@ -204,7 +176,7 @@ class Client:
         down = ServerDownError(
             f"no vllama server answers at {self.url} ({why}): start one with `vllama serve`, or name another with --server"
         )
-        here = not self._secure and self._host in LOOPBACK and not self._path
+        here = not self._secure and self._host in address.LOOPBACK and not self._path
         down.nobody = here and isinstance(error, ConnectionRefusedError)
         return down
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from vllama.cli import render
-from vllama.cli.client import AnswerError, Client, EventReader, ServerDownError, default_url
+from vllama.cli.client import AnswerError, Client, EventReader, ServerDownError
 from vllama.cli.completion import model_names
 
 FAILED, USAGE, NO_SERVER, INTERRUPTED = 1, 2, 3, 130
@@ -21,7 +21,7 @@ TOLD_AFTER_S = 1.0
 Server = Annotated[
     str | None,
     typer.Option(
-        "--server", metavar="URL", help="The server; else VLLAMA_URL, VLLAMA_HOST and VLLAMA_PORT say."
+        "--server", metavar="URL", help="The server; else VLLAMA_URL, else the settings host and port."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
@@ -51,7 +51,7 @@ def reported() -> Iterator[None]:
 def open_client(server: str | None) -> Iterator[Client]:
     """The server to talk to; what goes wrong becomes a line on stderr and an exit code."""
     with reported():
-        yield Client(server or default_url())
+        yield Client(server)
 
 
 def info(server: Server = None, json: Json = False) -> None:

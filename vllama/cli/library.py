@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from vllama.cli import listing, render
-from vllama.cli.client import AnswerError, Client, ServerDownError, default_url
+from vllama.cli.client import AnswerError, Client, ServerDownError
 from vllama.cli.control import INTERRUPTED, Json, Model, Server, open_client, reported
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def _served(server: str | None, by_server: Callable[[Client], T], by_hand: Calla
     """By the server that runs; where none does, and none was named, by hand."""
     with reported():
         try:
-            return by_server(Client(server or default_url()))
+            return by_server(Client(server))
         except ServerDownError as error:
             if server is not None or not error.nobody:
                 raise

@@ -1,4 +1,7 @@
-"""The model cache of this machine with no server at hand: looked at, filled, emptied by the host's own hands."""
+"""The model cache of this machine with no server at hand: looked at, filled, emptied by the host's own hands.
+
+A wrong setting is a ValueError, which ends the command as a wrong use of it; a wrong models.yaml is an answer.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,16 +9,18 @@ from dataclasses import asdict
 from typing import Any
 
 from vllama.cli.client import AnswerError
+from vllama.cli.folders import settings
 
 
 def listed() -> list[dict[str, Any]]:
-    """The complete models, as GET /control/models has them, but for a state that they have not. Raises AnswerError."""
-    from vllama.config import load_config, load_models
+    """The complete models, as GET /control/models has them, but for a state that they have not. Raises ValueError,
+    AnswerError."""
+    from vllama.config import load_models
     from vllama.errors import ConfigError
     from vllama.host.hub import Hub
 
+    config = settings()
     try:
-        config = load_config()
         entries = load_models(config.models_file)
     except ConfigError as error:
         raise AnswerError(error.message, error.code) from error
@@ -37,15 +42,15 @@ def listed() -> list[dict[str, Any]]:
 
 
 def pulled(model: str, revision: str, told: Callable[[dict[str, Any]], None]) -> None:
-    """The model is in the cache. Raises AnswerError; Ctrl-C leaves what there is for the next time."""
+    """The model is in the cache. Raises ValueError, AnswerError; Ctrl-C leaves what there is for the next time."""
     import uvloop
 
-    from vllama.config import load_config
     from vllama.errors import VllamaError
     from vllama.host.store import pulling
 
+    cache = settings().transformers_cache
+
     async def pull() -> None:
-        cache = load_config().transformers_cache
         cache.mkdir(parents=True, exist_ok=True)
         async with pulling(cache, model, revision) as steps:
             async for step in steps:
@@ -61,18 +66,17 @@ def pulled(model: str, revision: str, told: Callable[[dict[str, Any]], None]) ->
 
 
 def removed(name: str) -> dict[str, Any]:
-    """The model's files are gone, or the alias is. Raises AnswerError."""
-    from vllama.config import load_config
+    """The model's files are gone, or the alias is. Raises ValueError, AnswerError."""
     from vllama.errors import VllamaError
     from vllama.host.store import remove
 
+    cache = settings().transformers_cache
     try:
-        config = load_config()
         model = _owner(name)
         if model != name:
             _edit(model, lambda names: [each for each in names if each != name])
             return {"model": model, "alias": name, "freed_bytes": 0}
-        return {"model": model, "alias": "", "freed_bytes": remove(config.transformers_cache, model)}
+        return {"model": model, "alias": "", "freed_bytes": remove(cache, model)}
     except VllamaError as error:
         raise AnswerError(error.message, error.code) from error
     except OSError as error:
@@ -80,14 +84,13 @@ def removed(name: str) -> dict[str, Any]:
 
 
 def copied(source: str, destination: str) -> dict[str, Any]:
-    """The model has one more name. Raises AnswerError."""
-    from vllama.config import load_config
+    """The model has one more name. Raises ValueError, AnswerError."""
     from vllama.errors import ConfigError
     from vllama.host.hub import Hub
 
     try:
         model = _owner(source)
-        there = {files.id for files in Hub(load_config().transformers_cache).scan()}
+        there = {files.id for files in Hub(settings().transformers_cache).scan()}
         if model not in there:
             raise AnswerError(f"{source} is not in the cache: `vllama list` shows what is", "model_not_found")
         if destination in there and destination != model:
@@ -102,16 +105,15 @@ def copied(source: str, destination: str) -> dict[str, Any]:
 
 
 def _owner(name: str) -> str:
-    """The model that a name means, by models.yaml alone: itself, or that of an alias. Raises ConfigError."""
-    from vllama.config import load_config, load_models
+    """The model that a name means, by models.yaml alone: itself, or that of an alias. Raises ValueError, ConfigError."""
+    from vllama.config import load_models
 
-    models = load_models(load_config().models_file)
+    models = load_models(settings().models_file)
     return next((model for model, entry in models.items() if name in entry.aliases), name)
 
 
 def _edit(model: str, change: Callable[[list[str]], list[str]]) -> None:
-    """Another set of aliases in its entry. Raises ConfigError."""
-    from vllama.config import load_config
+    """Another set of aliases in its entry. Raises ValueError, ConfigError."""
     from vllama.models_file import edit
 
     def changed(entry: dict[str, Any]) -> None:
@@ -121,4 +123,4 @@ def _edit(model: str, change: Callable[[list[str]], list[str]]) -> None:
         else:
             entry.pop("aliases", None)
 
-    edit(load_config().models_file, model, changed)
+    edit(settings().models_file, model, changed)

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from vllama.cli import asking, assign, control, library, render, replay, serve, watching
+from vllama.cli import asking, assign, control, library, render, replay, serve, usage, watching
 from vllama.cli.bench import command as measure
 from vllama.cli.chat import command as chat
 from vllama.cli.doctor import command as health
@@ -55,18 +55,21 @@ def main() -> None:
         code = app(prog_name="vllama", standalone_mode=False)
     except UsageError as error:
         context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "vllama"
         text = error.format_message()  # type: ignore[attr-defined]  # UsageError has it, its public name does not
         if not text or len(sys.argv) == 1:  # nothing was asked for: the help is the answer
             sys.stderr.write(context.get_help() + "\n" if context is not None else "")
         else:
-            render.complain(
-                f"{' '.join(text.split()).rstrip('.')}; `{command} --help` lists what can be said"
-            )
+            render.complain(usage.words(error, _called()))
         sys.exit(control.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(control.INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called() -> str:
+    """The command that was typed, for the errors of the parser that do not name it."""
+    known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
+    return f"vllama {sys.argv[1]}" if sys.argv[1] in known else "vllama"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vllama.cli import render
-from vllama.cli.client import DEFAULT_PORT, AnswerError, Client, ServerDownError, default_url
+from vllama.cli.address import DEFAULT_PORT
+from vllama.cli.client import AnswerError, Client, ServerDownError
 from vllama.cli.folders import config_dir
 
 READY_S = 60.0
@@ -23,7 +24,7 @@ ENDED_S = 60.0
 def a_server(server: str | None) -> Iterator[Client]:
     """The server that runs, or one of our own for as long as the body runs. One that was named by --server, or that is
     elsewhere, is never started. Raises ServerDownError, ValueError."""
-    client = Client(server or default_url())
+    client = Client(server)
     try:
         client.get("/health")
     except AnswerError:  # it answers: whatever is wrong will be said by what is asked next

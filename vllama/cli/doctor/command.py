@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from urllib.parse import urlsplit
 
 import typer
 
-from vllama.cli import render
-from vllama.cli.client import default_url
+from vllama.cli import address, render
 from vllama.cli.control import FAILED, Json, Server, reported
 from vllama.cli.doctor.finding import Finding
 
@@ -16,7 +14,7 @@ from vllama.cli.doctor.finding import Finding
 def doctor(server: Server = None, json: Json = False) -> None:
     """Look at this machine: what is installed, GPUs, memory, settings, models, ports, the server. Exit 1: something is broken."""
     with reported():
-        found = list(_found(server or default_url()))
+        found = list(_found(address.parse(server, "--server").url if server else ""))
     counts = Counter(finding.state for finding in found)
     if json:
         render.as_json({"broken": counts["broken"], "findings": [asdict(finding) for finding in found]})
@@ -31,6 +29,7 @@ def doctor(server: Server = None, json: Json = False) -> None:
 
 
 def _found(url: str) -> Iterator[Finding]:
+    """`url` "" is where the settings say."""
     from vllama.cli.doctor.engine import engine
     from vllama.cli.doctor.machine import gpus, machine
     from vllama.cli.doctor.network import ports, server
@@ -45,7 +44,7 @@ def _found(url: str) -> Iterator[Finding]:
     if config is not None:
         yield from folders(config)
         yield from cache(config)
-    served, about_server = server(url)
+    port, about_server = server(url)
     yield from about_server
     if config is not None:
-        yield from ports(config, urlsplit(url).port if served else None)
+        yield from ports(config, port)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vllama.cli import address
 from vllama.cli.client import AnswerError, Client, ServerDownError
 from vllama.cli.doctor.finding import Finding, broken, note, ok
 
@@ -12,32 +13,34 @@ if TYPE_CHECKING:
 ENGINES_LEAST = 16
 
 
-def server(url: str) -> tuple[bool, list[Finding]]:
-    """Whether one answers, and what it says of itself. Raises ValueError for what is no URL."""
-    client = Client(url)
+def server(url: str) -> tuple[int | None, list[Finding]]:
+    """The port of the one that answers, and what it says of itself. "" is where the settings say."""
+    try:
+        client = Client(url)
+    except ValueError as error:
+        return None, [broken("server", f"nobody can be asked: {error}", "mend that setting, or unset it")]
+    port = address.parse(client.url, "").port
     try:
         client.get("/health")
     except ServerDownError as error:
         if error.nobody:
-            return False, [ok("server", f"none runs at {client.url}: `vllama serve` starts one")]
-        return False, [
-            note("server", str(error), "look at what listens there, or name another with --server")
-        ]
+            return None, [ok("server", f"none runs at {client.url}: `vllama serve` starts one")]
+        return None, [note("server", str(error), "look at what listens there, or name another with --server")]
     except AnswerError as error:
         if error.code == "shutting_down":
-            return True, [note("server", f"the one at {client.url} is shutting down", "wait for its end")]
-        return False, [
+            return port, [note("server", f"the one at {client.url} is shutting down", "wait for its end")]
+        return None, [
             broken("server", f"{client.url}: {error}", "name the right one with --server or VLLAMA_URL")
         ]
     try:
         info = client.get("/control/info")
     except ServerDownError as error:
-        return True, [broken("server", str(error), "its own log tells why; restart it")]
+        return port, [broken("server", str(error), "its own log tells why; restart it")]
     except AnswerError as error:
-        return True, [
+        return port, [
             note("server", f"{client.url} answers, but not about itself: {error}", "set VLLAMA_CONTROL_KEY")
         ]
-    return True, list(_told(client.url, info))
+    return port, list(_told(client.url, info))
 
 
 def _told(url: str, info: dict[str, object]) -> Iterator[Finding]:
