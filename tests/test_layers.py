@@ -16,6 +16,8 @@ FUNCTION_LINES_MAX = 70
 CORE_BANNED = {"asyncio", "time", "random", "logging", "os", "datetime", "threading", "socket", "subprocess"}
 ENGINE_FILES = {"host/zygote.py", "host/bootstrap.py", "host/cpu_worker.py"}
 FULL = {
+    "cli/address.py",
+    "cli/folders.py",
     "cli/local_cache.py",
     "cli/serve.py",
     "cli/assign.py",
@@ -108,7 +110,7 @@ def _between(module: str, top: bool, name: str, room: str) -> Iterator[str]:
         yield f"{module}: not from {room or 'a leaf'}"
     if room == "api" and within(module, "vllama.actors") and module.count(".") > 2:
         yield f"{module}: api imports what vllama.actors exports"
-    heavy = ("vllama.api", "vllama.config", "vllama.models_file", "vllama.yamlfile")
+    heavy = ("vllama.api", "vllama.config", "vllama.models_file", "vllama.names", "vllama.yamlfile")
     if room == "cli" and within(module, *heavy) and (name not in FULL or top):
         yield f"{module}: only `serve`, `assign` and `doctor` import so much, and only when they are called"
 

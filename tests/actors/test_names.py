@@ -2,8 +2,8 @@
 
 import pytest
 
-from vllama.actors.names import Names, Route
 from vllama.config import ModelConfig
+from vllama.names import Names, Route
 
 IDS = ("Qwen/Qwen3-0.6B", "BAAI/bge-m3", "one/twin", "two/Twin", "gpt2", "fine/small")
 CONFIGS = {

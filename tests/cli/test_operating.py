@@ -183,6 +183,20 @@ def test_events_can_be_saved_and_folded(rig: Rig) -> None:
     assert [view.phase for view in load(followed)[0].views()] == ["stopped"]
 
 
+def test_explain_of_what_is_neither_model_nor_request_says_so_in_one_sentence(rig: Rig) -> None:
+    done = rig.server.cli("explain", "tiny/chatt")
+    assert (done.returncode, done.stdout) == (1, "")
+    start, _, rest = done.stderr.partition("; ")
+    assert (
+        start
+        == f"vllama: no complete model 'tiny/chatt' in {rig.server.environ['VLLAMA_TRANSFORMERS_CACHE']}"
+    )
+    assert rest == (
+        f"did you mean {CHAT} or tiny/rerank or tiny/embed? `vllama pull tiny/chatt` brings a model of Hugging Face's hub there "
+        "(nor does the server remember a request of this id)\n"
+    )
+
+
 def test_the_shell_completes_model_names(rig: Rig) -> None:
     rig.server.cli("assign", CHAT, "--alias", "tiny-mine")
 

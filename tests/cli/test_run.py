@@ -16,6 +16,7 @@ from tests.api.caches import CHAT, EMBED
 from tests.api.rig import Rig
 from tests.cli.terminal import Terminal
 from tests.conftest import FAKE_ENGINE
+from vllama.cli import local_cache
 
 BOUND_S = 60.0
 QUESTION = "What is the capital of France?"
@@ -188,9 +189,58 @@ def test_the_server_of_a_chat_that_is_killed_ends_too(nobody: Vllama) -> None:
 
 
 def test_a_server_that_cannot_be_started_is_said_with_its_reason(nobody: Vllama) -> None:
+    keys = nobody.config_dir / "keys"  # which is not there: no wrong setting, and no server
     nobody.config_dir.mkdir(exist_ok=True)
-    (nobody.config_dir / "models.yaml").write_text("a/b: 1\n")
+    (nobody.config_dir / "config.yaml").write_text(f"api_key_file: {keys}\n")
     done = nobody.cli("run", CHAT, QUESTION)
     assert (done.returncode, done.stdout) == (3, "")
     assert "none can be started: " in done.stderr
-    assert "models.yaml" in done.stderr
+    assert str(keys) in done.stderr
+    assert done.stderr.count("vllama: ") == 1
+
+
+ENTRIES = f"""\
+{CHAT}:
+  aliases: [mine]
+  lora: {{sql: /adapters/sql}}
+{EMBED}:
+  aliases: [vectors]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiny/chatt", "no complete model 'tiny/chatt' in {cache}; did you mean tiny/chat or "),
+        ("qqq/zzz", "no complete model 'qqq/zzz' in {cache}; `vllama pull qqq/zzz` brings"),
+        ("vectors", f"{EMBED} makes embeddings and cannot chat"),
+    ],
+)
+def test_an_unknown_name_is_refused_without_starting_a_server(nobody: Vllama, name: str, said: str) -> None:
+    nobody.config_dir.mkdir(exist_ok=True)
+    (nobody.config_dir / "models.yaml").write_text(ENTRIES)
+    done = nobody.cli("run", name, QUESTION)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    cache = nobody.environ["VLLAMA_TRANSFORMERS_CACHE"]
+    assert done.stderr.startswith(f"vllama: {said.format(cache=cache)}")
+    assert not (nobody.config_dir / "logs" / "run-server.log").exists()
+
+
+def test_a_broken_models_yaml_is_said_without_starting_a_server(nobody: Vllama) -> None:
+    nobody.config_dir.mkdir(exist_ok=True)
+    file = nobody.config_dir / "models.yaml"
+    file.write_text("a/b: 1\n")
+    done = nobody.cli("run", CHAT, QUESTION)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"vllama: {file}:1: ")
+
+
+@pytest.mark.parametrize("name", ["mine", "MINE", "sql", "Chat"])
+def test_every_name_that_a_server_knows_is_known_before_it_is_started(
+    nobody: Vllama, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    nobody.config_dir.mkdir(exist_ok=True)
+    (nobody.config_dir / "models.yaml").write_text(ENTRIES)
+    for variable in ("VLLAMA_CONFIG_DIR", "VLLAMA_TRANSFORMERS_CACHE"):
+        monkeypatch.setenv(variable, nobody.environ[variable])
+    assert local_cache.card(name) == {"id": CHAT, "kind": "chat"}

@@ -7,7 +7,6 @@ from vllama.actors.desk import Desk
 from vllama.actors.glance import Glance, glances
 from vllama.actors.history import history, told
 from vllama.actors.journal import Gap, Journal, Record, Subscription, record_json
-from vllama.actors.names import Route
 from vllama.actors.operating import LogReader, reload, restart
 from vllama.actors.planned import plan
 from vllama.actors.saved import Moment, SavedJournal
@@ -21,6 +20,7 @@ from vllama.actors.wording import sentence
 from vllama.actors.workers.access import WorkerAccess
 from vllama.actors.workers.remote import RemoteDesk
 from vllama.actors.workers.teller import Teller
+from vllama.names import Route
 
 __all__ = [
     "CommandResult",

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vllama.actors.names import Names
 from vllama.config import ModelConfig, VllamaConfig, load_models
 from vllama.errors import ConfigError, HostUnavailable
 from vllama.host.host import Host, ModelFiles
+from vllama.names import Names
 
 LOOK_S = 1.0
 LOOK_S_MAX = 10.0

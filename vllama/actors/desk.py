@@ -7,9 +7,9 @@ a task of its own.
 
 from typing import Protocol
 
-from vllama.actors.names import Route
 from vllama.actors.ticket import Pending, Ticket
 from vllama.config import VllamaConfig
+from vllama.names import Route
 
 
 class Kinds(Protocol):

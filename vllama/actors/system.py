@@ -23,7 +23,6 @@ from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, HOST, InstanceView
 from vllama.actors.effects import Effects
 from vllama.actors.journal import Journal
-from vllama.actors.names import Route
 from vllama.actors.patience import until
 from vllama.actors.results import CommandResult as CommandResult
 from vllama.actors.ticket import Pending, Ticket
@@ -42,6 +41,7 @@ from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ConfigError, QueueFull, ShuttingDown
 from vllama.host.estimate import Footprint
 from vllama.host.host import DeviceInfo, Host, ModelFiles
+from vllama.names import Route
 
 log = logging.getLogger("vllama.actors")
 

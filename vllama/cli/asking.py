@@ -46,13 +46,14 @@ def _explained(client: Client, about: str | None, limit: int) -> dict[str, Any]:
     except AnswerError as error:
         if error.code != "request_not_found":
             raise
-        no_request = error
     try:
         return client.get(f"/debug/explain?model={name}&limit={limit}")
     except AnswerError as error:
         if error.code != "model_not_found":
             raise
-        raise AnswerError(f"{error}; and {no_request}", error.code) from error
+        raise AnswerError(
+            f"{error} (nor does the server remember a request of this id)", error.code
+        ) from error
 
 
 def plan(model: Model, server: Server = None, json: Json = False) -> None:

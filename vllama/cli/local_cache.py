@@ -41,6 +41,27 @@ def listed() -> list[dict[str, Any]]:
     ]
 
 
+def card(name: str) -> dict[str, Any]:
+    """What a server would know a name as: its model's id and kind. Raises ValueError, AnswerError for one that means none."""
+    from vllama.config import load_models
+    from vllama.errors import VllamaError
+    from vllama.host.hub import Hub
+    from vllama.names import Names
+
+    cache, file = settings().transformers_cache, settings().models_file
+    try:
+        entries = load_models(file)
+        files = {each.id: each for each in Hub(cache).scan()}
+        known = Names(files, entries)
+        route = known.find(name)
+        if route is None:
+            raise known.unknown(name, str(cache))
+    except VllamaError as error:
+        raise AnswerError(error.message, error.code) from error
+    told_otherwise = route.model in entries and entries[route.model].extra_args  # maybe vLLM's --runner
+    return {"id": route.model, "kind": "" if told_otherwise else files[route.model].kind}
+
+
 def pulled(model: str, revision: str, told: Callable[[dict[str, Any]], None]) -> None:
     """The model is in the cache. Raises ValueError, AnswerError; Ctrl-C leaves what there is for the next time."""
     import uvloop

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,9 +21,9 @@ ENDED_S = 60.0
 
 
 @contextmanager
-def a_server(server: str | None) -> Iterator[Client]:
-    """The server that runs, or one of our own for as long as the body runs. One that was named by --server, or that is
-    elsewhere, is never started. Raises ServerDownError, ValueError."""
+def a_server(server: str | None, before: Callable[[], None]) -> Iterator[Client]:
+    """The server that runs, or one of our own for as long as the body runs; what `before` raises keeps it from being started.
+    One that was named by --server, or that is elsewhere, is never started. Raises ServerDownError, ValueError."""
     client = Client(server)
     try:
         client.get("/health")
@@ -32,6 +32,7 @@ def a_server(server: str | None) -> Iterator[Client]:
     except ServerDownError as error:
         if server is not None or not error.nobody:
             raise
+        before()
         with _started(client) as log:
             render.complain(
                 f"no server runs at {client.url}: one was started for this chat and ends with it; `vllama serve` keeps one "
@@ -74,7 +75,8 @@ def _until_ready(client: Client, child: "subprocess.Popen[bytes]", log: Path) ->
     while time.monotonic() < deadline:
         if child.poll() is not None:
             lines = [line for line in _text(log).splitlines() if line.strip()] or ["it said nothing"]
-            raise ServerDownError(f"no server runs and none can be started: {lines[-1].strip()} (log: {log})")
+            why = lines[-1].strip().removeprefix("vllama: ")
+            raise ServerDownError(f"no server runs and none can be started: {why} (log: {log})")
         with suppress(ServerDownError):
             client.get("/health")
             return

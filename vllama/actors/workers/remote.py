@@ -13,13 +13,13 @@ from collections.abc import Callable
 from vllama import errors
 from vllama.actors.core.messages import How
 from vllama.actors.core.purse import Batch, Purse
-from vllama.actors.names import Names, Route
 from vllama.actors.ticket import Pending, Ticket
 from vllama.actors.workers import wire
 from vllama.actors.workers.access import WorkerAccess
 from vllama.actors.workers.link import Link
 from vllama.config import ModelConfig, VllamaConfig
 from vllama.errors import ShuttingDown, VllamaError, WaitTimeout
+from vllama.names import Names, Route
 
 _ERRORS: dict[str, type[VllamaError]] = {
     kind.code: kind

@@ -50,8 +50,20 @@ def run(
     if not question and json:
         _usage("--json answers one question: give a PROMPT, or pipe a text in")
     conversation = Conversation(model, system, _parameters(given or ()))
-    with reported(), a_server(server) as client:
+    with reported(), a_server(server, lambda: _in_cache(model)) as client:
         _run(client, conversation, config_dir(), question, verbose=verbose, plain=plain, json=json)
+
+
+def _in_cache(model: str) -> None:
+    """What is not there, or cannot chat, needs no server to be refused. Raises ValueError, AnswerError."""
+    from vllama.cli import local_cache
+    from vllama.cli.chat.talk import ChatError, chats
+    from vllama.cli.client import AnswerError
+
+    try:
+        chats(local_cache.card(model))
+    except ChatError as error:
+        raise AnswerError(str(error), "bad_request") from error
 
 
 def _run(

@@ -1,7 +1,8 @@
 """A chat at the keyboard: questions, their answers, and the /commands in between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from vllama.cli import render
@@ -43,7 +44,11 @@ class ChatError(Exception):
 
 def is_chat(client: Client, name: str) -> str:
     """The canonical id of a model that can chat. Raises ChatError, ServerDownError, AnswerError."""
-    card = client.get(f"/v1/models/{quote(name, safe='/')}")
+    return chats(client.get(f"/v1/models/{quote(name, safe='/')}"))
+
+
+def chats(card: Mapping[str, Any]) -> str:
+    """The same of its card. Raises ChatError."""
     does = {"embedding": ("makes embeddings", "/v1/embeddings"), "rerank": ("ranks texts", "/v1/rerank")}
     if (found := does.get(str(card.get("kind")))) is not None:
         raise ChatError(
