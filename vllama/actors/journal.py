@@ -35,6 +35,9 @@ class Record(NamedTuple):
     event: Event
 
 
+_record = tuple.__new__  # what Record(...) does, without the call between: two a request
+
+
 class Gap(NamedTuple):
     """Records first..last (sequence numbers) are not to be had any more."""
 
@@ -139,6 +142,7 @@ class Journal:
         self._lifecycle = Ring(lifecycle_max)
         self._requests = Ring(requests_max)
         self._snapshots: deque[tuple[int, float, StateManager]] = deque([(0, clock(), StateManager())])
+        self._snapshot_due = SEGMENT
         self.tally = Tally()
         self._readers: list[Reader] = [self.tally]
         self._live: set[str] = set()
@@ -152,11 +156,11 @@ class Journal:
 
     def append(self, actor: str, cause: tuple[str, int], event: Event, at: float) -> int:
         """Write one record; returns its sequence number."""
-        if self.seq - self._snapshots[-1][0] >= SEGMENT:
+        if self.seq >= self._snapshot_due:
             self._snapshot()
         self._changed.add(actor)
         seq = self.seq = self.seq + 1
-        record = Record(seq, at, actor, cause, event)
+        record = _record(Record, (seq, at, actor, cause, event))
         ring = self._requests if type(event) in REQUEST_EVENTS else self._lifecycle
         held = ring.records
         if len(held) >= ring.records_max:
@@ -241,6 +245,7 @@ class Journal:
     def _snapshot(self) -> None:
         states = self.states.copy_since(self._snapshots[-1][2], self._changed)
         self._snapshots.append((self.seq, self._clock(), states))
+        self._snapshot_due = self.seq + SEGMENT
         self._changed.clear()
         lost = max(self._lifecycle.lost, self._requests.lost)
         while len(self._snapshots) > 1 and self._snapshots[0][0] < lost:

@@ -25,8 +25,7 @@ class Tally(Numbers):
     def push(self, record: "Record") -> None:
         """Take one record in: total, as every fold is."""
         _seq, at, actor, _cause, event = record
-        rule = _RULES.get(type(event))
-        if rule is not None:
+        if (rule := _RULES.get(type(event))) is not None:
             rule(self, actor, event, at)
 
     def all_waits(self) -> dict[tuple[str, str], Histogram]:

@@ -25,8 +25,8 @@ def _queued(n: Numbers, model: str, e: ev.AskQueued, at: float) -> None:
 
 
 def _admitted(n: Numbers, model: str, e: ev.AskAdmitted, at: float) -> None:
-    if e.ask in n.asked:
-        n.waits[model, e.how].observe(at - n.asked.pop(e.ask)[1])
+    if n.asked and (asked := n.asked.pop(e.ask, None)) is not None:
+        n.waits[model, e.how].observe(at - asked[1])
     else:
         n.warm[model] += 1
 
