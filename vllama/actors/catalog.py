@@ -42,7 +42,8 @@ class Catalog:
         self.files: Mapping[str, ModelFiles] = {}
         self.configs = dict(configs)
         self.names = Names()
-        self.version = 0
+        self.version = 0  # of what names mean and what models do
+        self._kinds: dict[str, str] = {}  # of this version
         self.problem = ""
         self._host = host
         self._path = config.models_file
@@ -60,9 +61,12 @@ class Catalog:
 
     def kind_of(self, model: str) -> str:
         """What a model surely does; "" where its entry tells vLLM to run it as something else."""
-        files = self.files.get(model)
-        given = {name.strip().lstrip("-").replace("_", "-") for name in self.of(model).extra_args}
-        return files.kind if files is not None and not given & RUNNERS else ""
+        if (kind := self._kinds.get(model)) is None:
+            files = self.files.get(model)
+            given = {name.strip().lstrip("-").replace("_", "-") for name in self.of(model).extra_args}
+            kind = files.kind if files is not None and not given & RUNNERS else ""
+            self._kinds[model] = kind
+        return kind
 
     async def ready(self) -> None:
         """Returns when the cache has been looked at once."""
@@ -125,6 +129,7 @@ class Catalog:
 
     def _rename(self) -> None:
         self.names = Names(self.files, self.configs)
+        self._kinds.clear()
         self.version += 1
 
     def _problem_is(self, problem: str) -> None:

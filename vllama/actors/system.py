@@ -196,10 +196,11 @@ class System:
     def find(self, name: str) -> Route | None:
         """Which model a name means, from memory alone; None when it means none that is known. One whose files are gone is
         known as long as its engine is there."""
+        route = self.catalog.names.find(name)
+        if route is not None and route.model == name:
+            return route
         actor = self._actors.get(name)
-        if actor is not None and (name in self.catalog.files or actor.state.alive):
-            return Route(name, name)
-        return self.catalog.names.find(name)
+        return Route(name, name) if actor is not None and actor.state.alive else route
 
     async def route(self, name: str) -> Route:
         """The same; for a name that is not known the cache is looked at once more. Raises ModelUnknown."""

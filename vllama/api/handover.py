@@ -27,8 +27,8 @@ Give = Callable[[int, bytes], None]  # a descriptor that is the receiver's to cl
 class WorkerCommon(Common):
     """The fast path of a worker takes no route that the worker does not."""
 
-    def path_of(self, head: Head) -> str | None:
-        return super().path_of(head) if takes(head) else None
+    def _path_of(self, head: Head) -> str | None:
+        return super()._path_of(head) if takes(head) else None
 
 
 class WorkerFront(Front):

@@ -11,37 +11,19 @@ import select
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from vllama.api.engine_answer import Answer, Answers, LinkBroken
+
 HEAD_BYTES_MAX = 64 * 1024
 LINE_BYTES_MAX = 4096
 # How much of an answer lies in the kernel, and so how much comes at once: what a slow reader's answer takes here.
 RECEIVE_BYTES = 64 * 1024
 
-_TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: .*)?")
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
-_names: dict[bytes, bytes] = {}
-NAMES_KEPT_MAX = 256
+
+_answers = Answers()
 
 _IDLE, _HEAD, _LENGTH, _CHUNKED, _REST, _OVER = range(6)
-
-
-class LinkBroken(Exception):
-    """The engine's connection ended before its answer did, or the answer is no HTTP."""
-
-
-class Answer:
-    """The head of an engine's answer; names in small letters. `length` None: in chunks, or to the end of the connection."""
-
-    __slots__ = ("chunked", "headers", "keep", "length", "status")
-
-    def __init__(self, status: int, keep: bool) -> None:
-        self.status = status
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.length: int | None = None
-        self.chunked = False
-        self.keep = keep
 
 
 class Asker(Protocol):
@@ -49,7 +31,8 @@ class Asker(Protocol):
 
     framed: bool  # wants an answer's chunks as they stand
 
-    def begin(self, answer: Answer) -> None: ...
+    def begin(self, answer: Answer, length: int | None) -> None:
+        """`length` None: in chunks, or to the end of the connection."""
 
     def frames(self, data: bytes, size: int, *, last: bool) -> None:
         """Whole chunks, with their frames, of so many bytes of the body; `last`: the one that ends the answer too."""
@@ -187,7 +170,7 @@ class Link(asyncio.Protocol):
                     raise LinkBroken("the head of its answer is too long")
                 self._buffer = data
                 return b""
-            answer = read_answer(data[:end])
+            answer, length = _answers.read(data[:end])
             data = data[end + 4 :]
             if answer.status >= 200:
                 break
@@ -198,15 +181,14 @@ class Link(asyncio.Protocol):
         asker = self._asker
         assert asker is not None
         if self._bodyless or answer.status in (204, 304):
-            answer.chunked = False
             self._state = _OVER
         elif answer.chunked:
             self._state, self._left, self._trailing, self._behind = _CHUNKED, 0, False, False
-        elif answer.length is not None:
-            self._state, self._left = _LENGTH if answer.length else _OVER, answer.length
+        elif length is not None:
+            self._state, self._left = _LENGTH if length else _OVER, length
         else:
             self._state, self._keep = _REST, False
-        asker.begin(answer)
+        asker.begin(answer, length)
         if self._state == _OVER and self._asker is not None:
             self._keep = self._keep and not data
             self._finish()
@@ -302,42 +284,3 @@ class Link(asyncio.Protocol):
         self.drop()
         if asker is not None:
             asker.broken(LinkBroken(why))
-
-
-def read_answer(data: bytes) -> Answer:
-    """The head of an answer. Raises LinkBroken."""
-    lines = data.split(b"\r\n")
-    status = _STATUS.fullmatch(lines[0])
-    if status is None or data.translate(None, _TEXT) != b"\r\n" * (len(lines) - 1):
-        raise LinkBroken("its answer is no HTTP")
-    answer = Answer(int(status[2]), status[1] == b"1")
-    headers = answer.headers
-    for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        lower = (_names.get(name) if colon else None) or _lower(name, colon)
-        value = value.strip(b" \t")
-        if lower == b"content-length":
-            if not value.isdigit() or answer.length not in (None, int(value)):
-                raise LinkBroken("its answer has a length that is none, or two")
-            answer.length = int(value)
-        elif lower == b"transfer-encoding":
-            if value.lower() != b"chunked":
-                raise LinkBroken("its answer is coded in a way that nobody asked for")
-            answer.chunked = True
-        elif lower == b"connection":
-            tokens = value.lower()
-            answer.keep = (answer.keep or b"keep-alive" in tokens) and b"close" not in tokens
-        headers.append((lower, value))
-    if answer.chunked and answer.length is not None:
-        answer.length = None
-        answer.headers = [header for header in headers if header[0] != b"content-length"]
-    return answer
-
-
-def _lower(name: bytes, colon: bytes) -> bytes:
-    if not colon or _NAME.fullmatch(name) is None:
-        raise LinkBroken("its answer has a line that is no header")
-    lower = name.lower()
-    if len(_names) < NAMES_KEPT_MAX:
-        _names[name] = lower
-    return lower

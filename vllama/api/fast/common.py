@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from vllama.actors import Route
 from vllama.api.access import Keys
 from vllama.api.fast.head import Head, Heads
+from vllama.api.kinds import unserved
 from vllama.api.links import Links
 from vllama.api.proxy import Edge
 from vllama.api.routes import JSON_PATHS
@@ -54,14 +56,23 @@ class Common:
 
     def path_of(self, head: Head) -> str | None:
         """The engine's path, for a request that the fast path takes whole; None: the ordinary way."""
-        if head.odd or head.method != b"POST" or self.desk.stopping or self._traced:
-            return None
-        if self._pages and head.origin:
+        if head.path is None:  # looked at once, however often it comes
+            head.path = self._path_of(head) or ""
+        return None if self.desk.stopping else head.path or None
+
+    def _path_of(self, head: Head) -> str | None:
+        if head.odd or head.method != b"POST" or self._traced or (self._pages and head.origin):
             return None
         path = _PATHS.get(head.target.partition(b"?")[0])
         if path is None or b"#" in head.target:
             return None
         return path if self._open or self._keys.opens(_given(head.keys), control=False) else None
+
+    def route_of(self, path: str, name: str) -> Route | None:
+        """Where a name leads on a path, if its model may serve that; None: the ordinary way says what is wrong."""
+        desk = self.desk
+        route = desk.find(name)
+        return None if route is None or unserved(desk.catalog.kind_of(route.model), path, "") else route
 
     def default_headers(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The server's own headers (the date), as lines; uvicorn makes a new list each second."""

@@ -20,7 +20,6 @@ from vllama.api.fast.ordinary import Ordinary
 from vllama.api.fast.passage import Passage
 from vllama.api.fast.peek import model_in, renamed
 from vllama.api.fast.wording import CONTINUE, plain_head
-from vllama.api.kinds import unserved
 
 BODY_BYTES_MAX = 2**18  # a larger body is read, and kept, by the ordinary way
 HELD_BYTES_MAX = 2**16
@@ -191,13 +190,10 @@ class Front(asyncio.Protocol):
         """A whole request that the fast path may take, if its body is as plain as its head."""
         common = self._common
         body = data[at:]
-        path = common.path_of(head)
-        name = model_in(body) if path is not None else None
-        route = common.desk.find(name) if name is not None else None
         if (
-            path is not None
-            and route is not None
-            and not unserved(common.desk.catalog.kind_of(route.model), path, "")
+            (path := common.path_of(head))
+            and (name := model_in(body))
+            and (route := common.route_of(path, name))
         ):
             named = body if route.served == name else renamed(body, route.served)
             if named is not None:

@@ -5,6 +5,9 @@ Beyond it, a bare LF, a folded line, a length given twice and a length beside ch
 """
 
 import re
+from typing import TypeVar
+
+V = TypeVar("V")
 
 _TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -62,7 +65,7 @@ class Head:
 
     __slots__ = (
         "chunked", "expects", "forward", "given_id", "hosts", "keep", "keys", "length", "method", "minor", "odd", "origin",
-        "target", "upgrade", "upgrades",
+        "path", "target", "upgrade", "upgrades",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: bytes) -> None:
@@ -81,6 +84,9 @@ class Head:
         self.origin = False
         self.given_id: bytes | None = None
         self.keys: list[tuple[bytes, bytes]] = []
+        self.path: str | None = (
+            None  # what Common makes of all this: the engine's path, "" for the ordinary way
+        )
 
     def without_upgrade(self, data: bytes) -> bytes:
         """The same head without the wish to speak another protocol, which a server may ignore."""
@@ -204,24 +210,32 @@ def _take_connection(head: Head, value: bytes) -> None:
 
 
 class Heads:
-    """Heads that have been read, by all their bytes but the digits of the length: a client says the same each time."""
+    """Heads that have been read, by all their bytes and by all but the length's digits: a client says the same each time."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, Head] = {}
+        self._same: dict[bytes, tuple[Head, int | None]] = {}
+        self._alike: dict[bytes, Head] = {}
 
     def read(self, data: bytes) -> tuple[Head, int | None]:
         """The head, and the length of the body if it says one. Raises Refused."""
+        same = self._same.get(data)
+        if same is not None:
+            return same
         found = _LENGTH_LINE.search(data)
         if found is None or len(data) > KEPT_BYTES_MAX:
             head = read_head(data)
             return head, head.length
         begin, end = found.span(1)
         key = data[:begin] + data[end:]
-        kept = self._kept.get(key)
-        if kept is not None:
-            return kept, int(data[begin:end])
-        head = read_head(data)
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.clear()
-        self._kept[key] = head
-        return head, head.length
+        alike = self._alike.get(key)
+        head = read_head(data) if alike is None else alike
+        if alike is None:
+            _keep(self._alike, key, head)
+        _keep(self._same, data, (head, int(data[begin:end])))
+        return self._same[data]
+
+
+def _keep(kept: dict[bytes, V], key: bytes, value: V) -> None:
+    if len(kept) >= KEPT_MAX:
+        kept.clear()
+    kept[key] = value

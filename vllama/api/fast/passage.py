@@ -10,10 +10,11 @@ from typing import Protocol
 
 from vllama.actors import Pending, Route, Ticket
 from vllama.api.answers import error_answer, error_event
+from vllama.api.engine_answer import Answer, LinkBroken
 from vllama.api.fast.common import Common, request_id
 from vllama.api.fast.head import Head
 from vllama.api.fast.wording import answer_head, plain_head
-from vllama.api.link import Answer, Link, LinkBroken
+from vllama.api.link import Link
 from vllama.api.proxy import RETRY_AFTER_S
 from vllama.api.routes import RESPONSES
 from vllama.api.stored import IdSeeker, Maker
@@ -165,17 +166,18 @@ class Passage:
 
     # --- the answer, as Link's Asker
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: Answer, length: int | None) -> None:
         ticket = self._ticket
         assert ticket is not None
         self._started = True
         self._status = answer.status
-        self._chunking = answer.length is None and answer.status not in (204, 304)
-        self._events = self._chunking and _streams(answer)
+        self._chunking = length is None and answer.status not in (204, 304)
+        self._events = self._chunking and answer.streams
         if not self.framed and answer.status == 200:
             self._seeker = IdSeeker(self._common.responses, Maker(ticket.model, ticket.run))
         self._out = answer_head(
             answer,
+            length,
             self._client.default_headers(),
             self._id,
             ticket,
@@ -304,9 +306,3 @@ class Passage:
             model=self._model,
             retry_after_s=1.0,
         )
-
-
-def _streams(answer: Answer) -> bool:
-    return any(
-        name == b"content-type" and value.startswith(b"text/event-stream") for name, value in answer.headers
-    )
