@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import functools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,13 +25,16 @@ class Links:
     """Idle connections by engine. Enter `running` before asking for new ones."""
 
     def __init__(self) -> None:
-        self._idle: dict[Address, list[Link]] = {}
+        self._idle: dict[Address, list[Link]] = {}  # the newest last; a port that was used once keeps its list
         self._open: set[Link] = set()
         self._group: asyncio.TaskGroup | None = None
+        self._now: Callable[[], float]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Idle connections are let go in time; on leaving, all are closed."""
+        self._now = asyncio.get_running_loop().time
+        self._now = asyncio.get_running_loop().time
         try:
             async with asyncio.TaskGroup() as self._group:
                 sweep = self._group.create_task(self._sweep())
@@ -92,29 +96,26 @@ class Links:
         asyncio.get_running_loop().call_soon(then, found)  # what goes wrong there is not this group's
 
     def _new(self, address: Address) -> Link:
-        return Link(lambda link: self._free(address, link), lambda link: self._ended(address, link))
-
-    def _free(self, address: Address, link: Link) -> None:
         links = self._idle.setdefault(address, [])
+        return Link(functools.partial(self._free, links), functools.partial(self._ended, links))
+
+    def _free(self, links: list[Link], link: Link) -> None:
         if len(links) >= KEPT_MAX:
             link.drop()
         else:
-            link.idle_since = asyncio.get_running_loop().time()
+            link.idle_since = self._now()
             links.append(link)
 
-    def _ended(self, address: Address, link: Link) -> None:
+    def _ended(self, links: list[Link], link: Link) -> None:
         self._open.discard(link)
-        links = self._idle.get(address)
-        if links and link in links:
+        if link in links:
             links.remove(link)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            oldest = asyncio.get_running_loop().time() - KEEPALIVE_S
-            for address, links in tuple(self._idle.items()):
+            oldest = self._now() - KEEPALIVE_S
+            for links in tuple(self._idle.values()):
                 for link in [link for link in links if link.idle_since < oldest]:
                     links.remove(link)
                     link.drop()
-                if not links:
-                    self._idle.pop(address, None)

@@ -28,6 +28,7 @@ from vllama.api.stored import Responses
 from vllama.api.tracing import tracing_of
 from vllama.api.traffic import Traffic
 from vllama.api.upstream import Upstreams
+from vllama.host.garbage import spare_what_is_loaded
 from vllama.host.workers import become_worker
 
 COUNT_S = 0.5  # how late the system may have this process's traffic
@@ -107,6 +108,7 @@ def main() -> None:
     )
     for noisy in ("uvicorn", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    spare_what_is_loaded()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work(socket.socket(fileno=link), socket.socket(fileno=listener)))
     os._exit(0)  # nothing is left to do, and nothing may keep this process

@@ -72,7 +72,9 @@ def serve(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
     from vllama.api.server import serve as run
+    from vllama.host.garbage import spare_what_is_loaded
 
+    spare_what_is_loaded()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(run(config))
     raise typer.Exit(code)
