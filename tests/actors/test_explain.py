@@ -11,7 +11,7 @@ from vllama.actors.core import broker_events as bk
 from vllama.actors.core import events as ev
 from vllama.actors.core.messages import Phase, Refusal
 from vllama.actors.explain import explained, read
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 
 GIB = 2**30
 GPU = ("GPU-1",)

@@ -9,7 +9,8 @@ from tests.simulation.world import World
 from vllama.actors.codec import EVENTS
 from vllama.actors.core import events as ev
 from vllama.actors.core import messages as msg
-from vllama.actors.journal import SEGMENT, Filter, Gap, Journal, Record, load, record_json
+from vllama.actors.journal import SEGMENT, Journal, load, record_json
+from vllama.actors.record import Filter, Gap, Record
 
 
 def journal(lifecycle_max: int = 100, requests_max: int = 50) -> Journal:

@@ -15,7 +15,7 @@ from vllama.actors.core import messages as msg
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import Phase
 from vllama.actors.core.state import BROKER
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 from vllama.actors.rehearsal import ASK, Rehearsal, Rehearsed
 
 

@@ -9,7 +9,7 @@ from vllama.actors.core import messages as msg
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.messages import Phase, Refusal
 from vllama.actors.core.state import BROKER
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 from vllama.actors.tally import Histogram, Tally
 from vllama.actors.tally.books import books
 

@@ -15,6 +15,7 @@ from vllama.actors import Pending, Route, Ticket
 from vllama.api.access import Keys
 from vllama.api.fast.common import Common
 from vllama.api.fast.front import Front
+from vllama.api.fast.running import running
 from vllama.api.links import Links
 from vllama.api.listen import listen
 from vllama.api.pace import Pace
@@ -199,7 +200,7 @@ async def stand(script: Script | None = None, **settings: object) -> AsyncIterat
         )  # type: ignore[arg-type]
         server = uvicorn.Server(config)
         sock = listen("127.0.0.1", 0)
-        async with common.running(), asyncio.TaskGroup() as group:
+        async with running(common), asyncio.TaskGroup() as group:
             serving = group.create_task(server._serve([sock]))
             while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
                 await asyncio.sleep(0.001)

@@ -6,12 +6,14 @@ from vllama.actors.core.state import InstanceView, StateManager
 from vllama.actors.desk import Desk
 from vllama.actors.glance import Glance, glances
 from vllama.actors.history import history, told
-from vllama.actors.journal import Gap, Journal, Record, Subscription, record_json
+from vllama.actors.journal import Journal, record_json
 from vllama.actors.operating import LogReader, reload, restart
 from vllama.actors.planned import plan
+from vllama.actors.record import Gap, Record
 from vllama.actors.saved import Moment, SavedJournal
 from vllama.actors.showing import listed, shown
 from vllama.actors.store import Removed, chat_template, copy, delete, pull
+from vllama.actors.subscription import Subscription
 from vllama.actors.system import CommandResult, System
 from vllama.actors.tally import Histogram, Tally
 from vllama.actors.tally.books import books

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vllama.actors.core.events import EngineGone, InstanceReset, PhaseChanged
 from vllama.actors.core.messages import Phase
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 
 if TYPE_CHECKING:
     from vllama.actors.system import System

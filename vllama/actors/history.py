@@ -8,7 +8,8 @@ from vllama.actors.asking import device_names
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import StateManager
-from vllama.actors.journal import Record, record_json
+from vllama.actors.journal import record_json
+from vllama.actors.record import Record
 from vllama.actors.system import System
 from vllama.actors.wording import sentence
 

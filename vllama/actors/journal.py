@@ -6,49 +6,22 @@ taken each SEGMENT records; a fold starts from the oldest snapshot after which b
 to disk.
 """
 
-import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from vllama.actors.codec import VERSION, decode, decode_event, encode, encode_event
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.events import REQUEST_EVENTS, Event
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, Folded, StateManager
+from vllama.actors.record import Filter, Gap, Reader, Record
+from vllama.actors.subscription import Subscription
 from vllama.actors.tally import Tally
 
 SEGMENT = 1000
-BACKLOG_MAX = 1000  # records that wait for one reader; past that it gets a gap
-
-
-class Record(NamedTuple):
-    """One thing that happened. `cause` is the kind of the message and the sequence number of the record during whose turn it
-    was sent (0: from outside)."""
-
-    seq: int
-    at: float
-    actor: str
-    cause: tuple[str, int]
-    event: Event
-
-
 _record = tuple.__new__  # what Record(...) does, without the call between: two a request
-
-
-class Gap(NamedTuple):
-    """Records first..last (sequence numbers) are not to be had any more."""
-
-    first: int
-    last: int
-
-
-class Reader(Protocol):
-    """Told of each record as it is written, within the turn: it must be quick, and must not tell anybody."""
-
-    def push(self, record: Record) -> None: ...
 
 
 class Ring:
@@ -58,76 +31,6 @@ class Ring:
         self.records: deque[Record] = deque()
         self.records_max = records_max
         self.lost = 0
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which records a reader wants: one actor's, or some kinds; None: all."""
-
-    actor: str | None = None
-    kinds: frozenset[str] | None = None
-
-    def wants(self, record: Record) -> bool:
-        if self.actor is not None and record.actor != self.actor:
-            return False
-        return self.kinds is None or type(record.event).__name__ in self.kinds
-
-    def covers_requests(self) -> bool:
-        return self.kinds is None or any(kind.__name__ in self.kinds for kind in REQUEST_EVENTS)
-
-    def covers_lifecycle(self) -> bool:
-        return self.kinds is None or not self.kinds <= {kind.__name__ for kind in REQUEST_EVENTS}
-
-
-class Subscription:
-    """A reader of the journal: iterate for records, with a Gap where something was lost to it."""
-
-    def __init__(self, journal: "Journal", wanted: Filter, held: Iterable[Record], gap: Gap | None) -> None:
-        self._journal = journal
-        self._filter = wanted
-        self._items: deque[Record | Gap] = deque([gap] if gap else [])
-        self._items.extend(held)
-        self._backlog_max = len(self._items) + BACKLOG_MAX
-        self._wake = asyncio.Event()
-        self._dropped: Gap | None = None
-        self._closed = False
-
-    def push(self, record: Record) -> None:
-        """From the journal: never blocks a turn; a reader that is too slow loses records and is told which."""
-        if not self._filter.wants(record):
-            return
-        if len(self._items) >= self._backlog_max:
-            first = self._dropped.first if self._dropped else record.seq
-            self._dropped = Gap(first, record.seq)
-        else:
-            if self._dropped:
-                self._items.append(self._dropped)
-                self._dropped = None
-            self._items.append(record)
-        self._wake.set()
-
-    def pending(self) -> tuple[Record | Gap, ...]:
-        """What can be read without waiting."""
-        taken = (*self._items, *([self._dropped] if self._dropped else []))
-        self._items.clear()
-        self._dropped = None
-        return taken
-
-    async def __aiter__(self) -> AsyncIterator[Record | Gap]:
-        while not self._closed:
-            while self._items:
-                yield self._items.popleft()
-            if self._dropped:
-                gap, self._dropped = self._dropped, None
-                yield gap
-                continue
-            self._wake.clear()
-            await self._wake.wait()
-
-    def close(self) -> None:
-        self._closed = True
-        self._wake.set()
-        self._journal.forget(self)
 
 
 class Journal:
@@ -178,7 +81,7 @@ class Journal:
         """Records after `since` (None: from now on), then live ones, with a gap where the rings have lost some."""
         wanted = Filter(actor, kinds)
         gap, held = (None, ()) if since is None else self.read(since, wanted)
-        subscription = Subscription(self, wanted, held, gap)
+        subscription = Subscription(wanted, held, gap, self.forget)
         self._readers.append(subscription)
         return subscription
 

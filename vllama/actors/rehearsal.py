@@ -17,7 +17,7 @@ from vllama.actors.core.batches import BatchBack
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import Phase
 from vllama.actors.core.state import BROKER, StateManager
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 
 ASK = -1  # the number of the request that is rehearsed; no real one has it
 TURNS_MAX = 100_000

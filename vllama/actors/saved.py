@@ -9,7 +9,7 @@ from vllama.actors.codec import VERSION, decode, decode_event, encode
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER, StateManager
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 from vllama.errors import JournalBroken
 
 Change = tuple[Any, Any]

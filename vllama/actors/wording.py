@@ -7,7 +7,7 @@ from vllama.actors.core import broker_events as bk
 from vllama.actors.core import events as ev
 from vllama.actors.core.cost import HORIZON_S
 from vllama.actors.core.refusals import human
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 
 _WHY = {"evict": "to make room", "command": "by command", "idle": "idle for long", "residue": "its residue is in the way",
         "pin": "to pin its host RAM once"}  # fmt: skip

@@ -17,6 +17,7 @@ from vllama.api import asking, events, instances, models, page, routes
 from vllama.api.access import Access, Cors, Keys, options_of
 from vllama.api.answers import error_answer, plain_answer, shaped
 from vllama.api.fast.common import Common
+from vllama.api.fast.running import running
 from vllama.api.links import Links
 from vllama.api.metrics import Metrics
 from vllama.api.ollama.routes import routes as ollama_routes
@@ -43,7 +44,7 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with common.running():
+        async with running(common):
             yield
         if tracing is not None:
             await asyncio.to_thread(tracing.close)

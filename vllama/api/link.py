@@ -48,8 +48,9 @@ class Asker(Protocol):
     def broken(self, error: LinkBroken) -> None: ...
 
 
-class Link(asyncio.Protocol):
-    """A connection. `on_free` is told when it may be asked again, `on_end` when it has ended."""
+class Link:
+    """A connection. `on_free` is told when it may be asked again, `on_end` when it has ended. An asyncio.Protocol in all but the
+    base, which would keep it from being compiled."""
 
     def __init__(self, on_free: Callable[["Link"], None], on_end: Callable[["Link"], None]) -> None:
         self.idle_since = 0.0
@@ -141,6 +142,9 @@ class Link(asyncio.Protocol):
                 self._finish()
             else:
                 self._break(str(exc) if exc else "it closed the connection")
+
+    def eof_received(self) -> None:
+        """The engine says no more: the transport closes itself."""
 
     def data_received(self, data: bytes) -> None:
         asker = self._asker

@@ -4,8 +4,7 @@ import asyncio
 import errno
 import functools
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from vllama.api.link import RECEIVE_BYTES, Link
 from vllama.errors import Overloaded
@@ -14,7 +13,6 @@ from vllama.errors import Overloaded
 KEEPALIVE_S = 3.0
 KEPT_MAX = 64  # idle ones of one engine
 CONNECT_TIMEOUT_S = 10.0
-LOOK_S = 1.0
 # What keeps a connection from being made here; of the engine it says nothing.
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
@@ -22,30 +20,24 @@ Address = tuple[str, int]
 
 
 class Links:
-    """Idle connections by engine. Enter `running` before asking for new ones."""
+    """Idle connections by engine."""
 
     def __init__(self) -> None:
-        self._idle: dict[Address, list[Link]] = {}  # the newest last; a port that was used once keeps its list
+        self._idle: dict[
+            Address, list[Link]
+        ] = {}  # the newest last; a port that was used once keeps its list
         self._open: set[Link] = set()
         self._group: asyncio.TaskGroup | None = None
         self._now: Callable[[], float]
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Idle connections are let go in time; on leaving, all are closed."""
+    def begin_in(self, group: asyncio.TaskGroup) -> None:
+        """Connections are begun by tasks of this group from now on."""
+        self._group = group
         self._now = asyncio.get_running_loop().time
-        self._now = asyncio.get_running_loop().time
-        try:
-            async with asyncio.TaskGroup() as self._group:
-                sweep = self._group.create_task(self._sweep())
-                yield
-                sweep.cancel()
-        finally:
-            self._group = None
-            self.close()
 
     def close(self) -> None:
-        """Close every connection at once."""
+        """Close every connection at once; no more are begun."""
+        self._group = None
         self._idle.clear()
         for link in tuple(self._open):
             link.drop()
@@ -76,7 +68,8 @@ class Links:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await loop.sock_connect(sock, address)
-                _, link = await loop.create_connection(lambda: self._new(address), sock=sock)
+                make = functools.partial(self._new, address)
+                _, link = await loop.create_connection(make, sock=sock)  # type: ignore[type-var]  # all but the base
         except BaseException:
             sock.close()
             raise
@@ -111,11 +104,10 @@ class Links:
         if link in links:
             links.remove(link)
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            oldest = self._now() - KEEPALIVE_S
-            for links in tuple(self._idle.values()):
-                for link in [link for link in links if link.idle_since < oldest]:
-                    links.remove(link)
-                    link.drop()
+    def look(self) -> None:
+        """Let go what nobody has used for a while."""
+        oldest = self._now() - KEEPALIVE_S
+        for links in tuple(self._idle.values()):
+            for link in [link for link in links if link.idle_since < oldest]:
+                links.remove(link)
+                link.drop()

@@ -17,8 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from vllama.actors import Desk, System, Ticket
 from vllama.api.answers import error_answer, error_event
 from vllama.api.body import header, priority_of, wait_of
+from vllama.api.engine_answer import LinkBroken
 from vllama.api.kinds import unserved
-from vllama.api.link import LinkBroken
 from vllama.api.pace import Pace
 from vllama.api.request_body import Body, read_request
 from vllama.api.routes import RESPONSE, RESPONSE_CANCEL, RESPONSES
@@ -296,7 +296,7 @@ class Exchange:
         self._finished = True
 
     async def _start(self, reply: Reply, ticket: Ticket) -> None:
-        headers = forwardable(reply.answer.headers, NOT_RETURNED)
+        headers = forwardable(reply.headers(), NOT_RETURNED)
         kind = header(headers, b"content-type") or ""
         self._events = kind.startswith("text/event-stream") and header(headers, b"content-length") is None
         headers += [

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from socket import socket
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: Starlette,
-        http: Callable[..., asyncio.Protocol],
+        http: Callable[..., Any],
         socks: Sequence[socket],
         on_start: Callable[[], None] | None = None,
     ) -> None:

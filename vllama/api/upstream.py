@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from vllama.api.link import Answer, Link, LinkBroken
+from vllama.api.engine_answer import Answer, LinkBroken
+from vllama.api.link import Link
 from vllama.api.links import Links
 
 
@@ -31,6 +32,7 @@ class Reply:
 
     def __init__(self) -> None:
         self.answer: Answer
+        self.length: int | None = None  # of its body, if it says so
         self.link: Link | None = None  # while the answer goes on
         self._pieces: deque[bytes] = deque()
         self._begun = False
@@ -39,8 +41,8 @@ class Reply:
 
     # --- as Link's Asker
 
-    def begin(self, answer: Answer) -> None:
-        self.answer, self._begun = answer, True
+    def begin(self, answer: Answer, length: int | None) -> None:
+        self.answer, self.length, self._begun = answer, length, True
         self._news.set()
 
     def frames(self, data: bytes, size: int, *, last: bool) -> None:
@@ -63,6 +65,11 @@ class Reply:
         self._news.set()
 
     # --- for who asked
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """As the engine sent them."""
+        length = [] if self.length is None else [(b"content-length", b"%d" % self.length)]
+        return [*self.answer.headers, *length]
 
     async def begun(self) -> None:
         """Returns when the head is there. Raises LinkBroken."""

@@ -19,6 +19,8 @@ from starlette.routing import Route
 from vllama.actors import RemoteDesk
 from vllama.api import routes
 from vllama.api.access import Access, Cors, Keys
+from vllama.api.fast.running import running
+from vllama.api.garbage import spare_what_is_loaded
 from vllama.api.handover import TAKEN, WorkerCommon, WorkerFront
 from vllama.api.links import Links
 from vllama.api.pace import Pace
@@ -28,7 +30,6 @@ from vllama.api.stored import Responses
 from vllama.api.tracing import tracing_of
 from vllama.api.traffic import Traffic
 from vllama.api.upstream import Upstreams
-from vllama.host.garbage import spare_what_is_loaded
 from vllama.host.workers import become_worker
 
 COUNT_S = 0.5  # how late the system may have this process's traffic
@@ -69,7 +70,7 @@ async def work(link: socket.socket, listener: socket.socket) -> None:
     common = WorkerCommon(edge, links, keys_of(desk))
     protocol = functools.partial(WorkerFront, desk.hand_over, common)
     server = Server(data_app(edge, desk), protocol, [listener], on_start=desk.ready)
-    async with common.running(), asyncio.TaskGroup() as group:
+    async with running(common), asyncio.TaskGroup() as group:
         serving = group.create_task(server.run_until_told())
         ended = group.create_task(desk.ended.wait())
         counting = group.create_task(_count(traffic, desk))

@@ -71,8 +71,8 @@ def serve(
     for noisy in ("uvicorn", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
+    from vllama.api.garbage import spare_what_is_loaded
     from vllama.api.server import serve as run
-    from vllama.host.garbage import spare_what_is_loaded
 
     spare_what_is_loaded()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -5,7 +5,7 @@ folding a journal starts from a fresh state or from a snapshot's copy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from vllama.actors.core import events as ev
@@ -172,8 +172,8 @@ def _reset(s: State, _: ev.InstanceReset) -> None:
         slot=s.slot,
         timer=s.timer,
     )
-    for name in State.__slots__:
-        setattr(s, name, getattr(fresh, name))
+    for each in fields(State):
+        setattr(s, each.name, getattr(fresh, each.name))
 
 
 def _queued(s: State, e: ev.AskQueued) -> None:

@@ -9,7 +9,7 @@ from vllama.actors.explain import room, waits
 from vllama.actors.explain.episodes import Asked, Episode, Eviction
 from vllama.actors.explain.ledger import Ledger
 from vllama.actors.explain.telling import told
-from vllama.actors.journal import Record
+from vllama.actors.record import Record
 
 __all__ = ["explained", "read"]
 

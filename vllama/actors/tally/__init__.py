@@ -12,7 +12,7 @@ from vllama.actors.tally.histogram import Histogram
 from vllama.actors.tally.numbers import Numbers, Rise
 
 if TYPE_CHECKING:
-    from vllama.actors.journal import Record
+    from vllama.actors.record import Record
 
 __all__ = ["Histogram", "Numbers", "Rise", "Tally"]
 

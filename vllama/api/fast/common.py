@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import Protocol
 
 from vllama.actors import Route
@@ -14,7 +13,6 @@ from vllama.api.links import Links
 from vllama.api.proxy import Edge
 from vllama.api.routes import JSON_PATHS
 
-LOOK_S = 0.5  # how often connections are looked at whose clients keep us waiting
 ID_CHARS_MAX = 128
 
 _PATHS = {path.encode(): path for path in JSON_PATHS}
@@ -46,14 +44,6 @@ class Common:
         self._pages = bool(edge.desk.config.cors_origins)
         self._traced = edge.tracing is not None  # spans are the ordinary way's
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Slow clients are let go; connections to engines are kept."""
-        async with self.links.running(), asyncio.TaskGroup() as group:
-            sweep = group.create_task(self._sweep())
-            yield
-            sweep.cancel()
-
     def path_of(self, head: Head) -> str | None:
         """The engine's path, for a request that the fast path takes whole; None: the ordinary way."""
         if head.path is None:  # looked at once, however often it comes
@@ -81,13 +71,11 @@ class Common:
             self._default_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         return self._default_lines
 
-    async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now = loop.time()
-            for connection in [each for each in self.connections if each.deadline < now]:
-                connection.overdue()
+    def look(self) -> None:
+        """Let go whose time is over."""
+        now = asyncio.get_running_loop().time()
+        for connection in [each for each in self.connections if each.deadline < now]:
+            connection.overdue()
 
 
 def request_id(head: Head) -> bytes:

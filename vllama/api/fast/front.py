@@ -30,8 +30,9 @@ _HEAD, _BODY, _FAST, _ORDINARY, _HANDED_OVER, _CLOSED = range(6)
 log = logging.getLogger(__name__)
 
 
-class Front(asyncio.Protocol):
-    """One connection; uvicorn makes it by `http=`."""
+class Front:
+    """One connection, an asyncio.Protocol in all but the base, which would keep it from being compiled; uvicorn makes it by
+    `http=`."""
 
     def __init__(
         self,
@@ -82,6 +83,9 @@ class Front(asyncio.Protocol):
             self._hold(data)
         elif state == _HANDED_OVER and self._ordinary is not None:
             self._ordinary.data_received(data)
+
+    def eof_received(self) -> None:
+        """The client says no more, and so wants no answer: the transport closes itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSED

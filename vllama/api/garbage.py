@@ -1,7 +1,7 @@
 """The garbage collector in a process that serves: what is loaded at the start is never looked at again.
 
-Nearly all of a request is freed by reference counts. With Python's own thresholds a young collection came every sixty requests, and
-an old one went through every module's objects each time (bench/RESULTS.md).
+Nearly all of a request is freed by reference counts. With Python's own thresholds a young collection came every sixty requests,
+and an old one went through every module's objects each time (bench/RESULTS.md).
 """
 
 import gc
