@@ -10,6 +10,9 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
 from vllama.api import routes
 from vllama.api.fast.common import Common
 from vllama.api.fast.front import Front
@@ -34,8 +37,16 @@ class WorkerCommon(Common):
 class WorkerFront(Front):
     """A client's connection, as long as it asks for what a worker serves."""
 
-    def __init__(self, give: Give, common: Common, **more: Any) -> None:
-        super().__init__(common, **more)
+    def __init__(
+        self,
+        give: Give,
+        common: Common,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(common, config, server_state, app_state, _loop)
         self._give = give
 
     def _hand_over(self, head: Head, data: bytes, at: int, length: int | None) -> None:
