@@ -51,7 +51,9 @@ def extensions() -> list[Extension]:
         from mypyc.build import mypycify
     except ImportError:
         return []
-    found = mypycify(COMPILED, opt_level="3", debug_level="0", group_name="vllama.compiled")
+    # Without pyproject.toml's settings and without other packages: a build has neither those nor mypy's plugins.
+    flags = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
+    found = mypycify([*flags, *COMPILED], opt_level="3", debug_level="0", group_name="vllama.compiled")
     for extension in found:
         extension.optional = True
     return found
