@@ -8,13 +8,13 @@ import sys
 
 from setuptools import Extension, setup
 
+# Not core/instance_state.py: a compiled class forgets the types of what its fields hold, which a saved journal is read by.
 # All of them or none: compiled, they know one another's insides.
 COMPILED = [
     "vllama/actors/actor.py",
     "vllama/actors/admissions.py",
     "vllama/actors/core/descent.py",
     "vllama/actors/core/instance.py",
-    "vllama/actors/core/instance_state.py",
     "vllama/actors/journal.py",
     "vllama/actors/names.py",
     "vllama/actors/tally/histogram.py",

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "vllama"
 LOG = ROOT / ".demo" / "compile.log"
 sys.path.insert(0, str(ROOT))
 
-from vllama import sources
+from vllama import sources  # noqa: E402
 
 STAMP = PACKAGE / sources.STAMP
 FAILED = "none: the compiler failed on these sources"

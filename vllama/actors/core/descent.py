@@ -89,8 +89,8 @@ def draining(s: State, m: InstanceMessage, now: float) -> Decision:
             return mv.enqueue(s, m)
         case Release(ask) if ask in s.serving:
             over: Decision = [ev.AskEnded(ask, now)], []
-            slot = mv.want_slot(s, "down", s.devices, s.descent.level)
-            return join(over, slot) if len(s.serving) == 1 and not s.lent else over
+            going = mv.want_slot(s, "down", s.devices, s.descent.level)
+            return join(over, going) if len(s.serving) == 1 and not s.lent else over
         case Release(ask) if ask in s.waiting:
             return [ev.AskEnded(ask, now)], []
         case SlotGranted(slot, copy) if slot == s.slot and s.slot_state == "waiting":
