@@ -16,7 +16,6 @@ COMPILED = [
     "vllama/actors/core/descent.py",
     "vllama/actors/core/instance.py",
     "vllama/actors/journal.py",
-    "vllama/actors/names.py",
     "vllama/actors/tally/histogram.py",
     "vllama/actors/tally/instance.py",
     "vllama/actors/tally/numbers.py",
@@ -36,6 +35,7 @@ COMPILED = [
     "vllama/api/links.py",
     "vllama/api/pace.py",
     "vllama/api/traffic.py",
+    "vllama/names.py",
 ]
 BUILDS = {
     "bdist_wheel",

@@ -5,10 +5,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vllama.api.engine_answer import Answer, LinkBroken
-from vllama.api.link import Link
 from vllama.api.links import Links
+
+if TYPE_CHECKING:
+    from vllama.api.link import Link
 
 
 class Unreachable(LinkBroken):
