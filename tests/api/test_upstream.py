@@ -46,8 +46,11 @@ async def take(reader: asyncio.StreamReader) -> bytes:
 def play(test: Callable[[Upstreams], Awaitable[None]]) -> None:
     async def main() -> None:
         links = Links()
-        async with asyncio.timeout(BOUND_S), links.running():
-            await test(Upstreams(links))
+        async with asyncio.timeout(BOUND_S):
+            try:
+                await test(Upstreams(links))
+            finally:
+                links.close()
 
     asyncio.run(main())
 

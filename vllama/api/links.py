@@ -4,6 +4,7 @@ import asyncio
 import errno
 import functools
 import socket
+import time
 from collections.abc import Callable
 
 from vllama.api.link import RECEIVE_BYTES, Link
@@ -28,12 +29,10 @@ class Links:
         ] = {}  # the newest last; a port that was used once keeps its list
         self._open: set[Link] = set()
         self._group: asyncio.TaskGroup | None = None
-        self._now: Callable[[], float]
 
     def begin_in(self, group: asyncio.TaskGroup) -> None:
         """Connections are begun by tasks of this group from now on."""
         self._group = group
-        self._now = asyncio.get_running_loop().time
 
     def close(self) -> None:
         """Close every connection at once; no more are begun."""
@@ -96,7 +95,7 @@ class Links:
         if len(links) >= KEPT_MAX:
             link.drop()
         else:
-            link.idle_since = self._now()
+            link.idle_since = time.monotonic()
             links.append(link)
 
     def _ended(self, links: list[Link], link: Link) -> None:
@@ -106,7 +105,7 @@ class Links:
 
     def look(self) -> None:
         """Let go what nobody has used for a while."""
-        oldest = self._now() - KEEPALIVE_S
+        oldest = time.monotonic() - KEEPALIVE_S
         for links in tuple(self._idle.values()):
             for link in [link for link in links if link.idle_since < oldest]:
                 links.remove(link)
