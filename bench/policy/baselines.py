@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from bench.policy.world import Edge, World
@@ -82,19 +83,61 @@ class LlamaSwap(Lru):
 
 
 @dataclass
-class Clairvoyant(Cost):
-    """Who is asked for last goes; by the means of `cost` otherwise: its levels, its order, its quantum."""
+class Future:
+    """When each model is asked for next: what only a simulation knows."""
 
     trace: "Trace"
-    base: float = 0.0
+    base: float = 0.0  # when the trace begins, on the clock of the actors
 
     def __post_init__(self) -> None:
         self.times: dict[str, list[float]] = {f"m{i:02}": [] for i in range(len(self.trace.sizes))}
         for at, model, _, _ in self.trace.arrivals:
             self.times[f"m{model:02}"].append(at)
 
-    def rate(self, s: BrokerState, model: str, now: float) -> float:
-        """A visit in so many seconds as it will be."""
+    def in_s(self, model: str, now: float) -> float:
+        """In so many seconds; infinity: never again."""
         times, at = self.times[model], now - self.base
         index = bisect_right(times, at)
-        return 1 / max(times[index] - at, 0.01) if index < len(times) else 0.0
+        return times[index] - at if index < len(times) else inf
+
+
+@dataclass
+class Clairvoyant(Lru):
+    """Belady's: who is needed last goes, and all else is plain LRU's. Like LRU it knows of no cost, size or level."""
+
+    future: Future
+
+    def victims(
+        self,
+        s: BrokerState,
+        lease: Lease,
+        idle: Sequence[Holder],
+        asleep: Sequence[Holder],
+        busy: Sequence[Holder],
+        short: int,
+        now: float,
+    ) -> list[Holder]:
+        return self._last(idle, short, now) or self._last(asleep, short, now)
+
+    def busy_victim(self, s: BrokerState, lease: Lease, busy: Sequence[Holder], now: float) -> Holder | None:
+        return max(busy, key=lambda h: (self.future.in_s(h.model, now), h.model), default=None)
+
+    def _last(self, holders: Sequence[Holder], short: int, now: float) -> list[Holder]:
+        chosen: list[Holder] = []
+        for holder in sorted(holders, key=lambda h: (-self.future.in_s(h.model, now), h.model)):
+            if short <= 0:
+                break
+            chosen.append(holder)
+            short -= holder.bytes
+        return chosen
+
+
+@dataclass
+class Foresight(Cost):
+    """`cost` told when each model is asked for next: what there would be to gain by guessing that better."""
+
+    future: Future
+
+    def rate(self, s: BrokerState, model: str, now: float) -> float:
+        """A visit in so many seconds as it will be."""
+        return 1 / max(self.future.in_s(model, now), 0.01)

@@ -19,7 +19,7 @@ from vllama.actors.core.rules import RULES
 class Setting:
     """How a policy is run: the product's own settings, with what its source sets otherwise."""
 
-    rule: Callable[[Trace], Rule] | None = None  # None: one of the product's
+    rule: Callable[[baselines.Future], Rule] | None = None  # None: one of the product's
     broker: tuple[tuple[str, Any], ...] = ()
     instance: tuple[tuple[str, Any], ...] = ()
     edge: Callable[[World], Edge] = Edge
@@ -39,7 +39,8 @@ POLICIES: dict[str, Setting] = {
     "ttl": Setting(
         lambda _: baselines.Lru(), instance=(("unload_timeout", baselines.OPENWHISK_KEEP_ALIVE_S),)
     ),
-    "clairvoyant": Setting(baselines.Clairvoyant, instance=(("any_level", True),)),
+    "clairvoyant": Setting(baselines.Clairvoyant),
+    "foresight": Setting(baselines.Foresight, instance=(("any_level", True),)),
 }
 
 
@@ -49,18 +50,16 @@ REFUSED_S = msg.BrokerPolicy().wait_timeout_s
 
 def simulate(trace: Trace, name: str) -> tuple[World, float]:
     """The world at its end, and the seconds that the run took."""
-    setting = POLICIES[name]
+    setting, future = POLICIES[name], baselines.Future(trace)
     if setting.rule is not None:
-        RULES[name] = setting.rule(trace)
+        RULES[name] = setting.rule(future)
     ram = figures.HOST_RAM_BYTES * trace.devices // 2
     broker = replace(msg.BrokerPolicy(policy=name, sleep_ram_max_bytes=ram), **dict(setting.broker))
     policy = replace(msg.Policy(on_gpu=True, queue_max=trace.queue_max), **dict(setting.instance))
     began = time.perf_counter()
     world = World(trace, broker, policy, setting.edge)
-    rule = RULES[name]
     world.warm_up()
-    if isinstance(rule, baselines.Clairvoyant):
-        rule.base = world.base
+    future.base = world.base
     world.run()
     return world, time.perf_counter() - began
 

@@ -14,7 +14,7 @@ Make = Callable[[], Trace]
 
 def rows(path: Path = AZURE, seed: int = SEED) -> dict[str, Make]:
     """Traces by a name of their own; `path` is what is cut into windows."""
-    name = "azure" if path == AZURE else path.name.split(".")[0]
+    name = "azure" if path == AZURE else f"file-{path.name.split('.')[0]}"
 
     def cut(models: int, devices: int, duration_s: float, exponent: float = 1.0, times: int = 1) -> Make:
         return lambda: traces.windows(path, models, devices, duration_s, seed, exponent, times)

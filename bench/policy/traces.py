@@ -6,13 +6,15 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from bench.policy.figures import CONCURRENT_MAX, SIZES, Size
 
 AZURE = Path(__file__).with_name("azure_llm_2023_code.csv.gz")
+COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")  # of a recording
+RECORDED_MIN, RECORDED_MAX = 100, 20_000  # requests of a recording: more would take the table beyond its time
 QUEUE_MAX = 32  # where there is too much to do: what waits longer than a client does is of no use to it
 Arrival = tuple[float, int, int, int]  # seconds, model, context tokens, generated tokens
 
@@ -65,19 +67,31 @@ def mixed(count: int) -> list[str]:
 
 @lru_cache
 def recorded(path: Path) -> list[tuple[float, int, int]]:
-    """Seconds since the first request, context tokens, generated tokens."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        rows = [
-            (
-                datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp(),
-                row["ContextTokens"],
-                row["GeneratedTokens"],
+    """Seconds since the first request, context tokens, generated tokens; of a long recording the first RECORDED_MAX."""
+    rows: list[tuple[float, int, int]] = []
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := set(COLUMNS) - set(reader.fieldnames or ()):
+            raise SystemExit(
+                f"{path} has no column {', '.join(sorted(missing))}; it is to have {', '.join(COLUMNS)}"
             )
-            for row in csv.DictReader(file)
-        ]
-    if len(rows) < 100:
-        raise SystemExit(f"{path} has {len(rows)} requests: at least 100 are needed")
-    return [(at - rows[0][0], int(context), int(generated)) for at, context, generated in rows]
+        for row in reader:
+            if len(rows) == RECORDED_MAX:
+                break
+            try:
+                rows.append((when(row[COLUMNS[0]]), int(row[COLUMNS[1]]), int(row[COLUMNS[2]])))
+            except (ValueError, TypeError) as error:
+                raise SystemExit(f"{path}, line {reader.line_num}: {error}") from None
+    if len(rows) < RECORDED_MIN:
+        raise SystemExit(f"{path} has {len(rows)} requests: at least {RECORDED_MIN} are needed")
+    rows.sort(key=lambda row: row[0])  # some recordings are ordered by when a request ended
+    return [(at - rows[0][0], context, generated) for at, context, generated in rows]
+
+
+def when(text: str) -> float:
+    """A date and a time, with or without a zone (none: UTC)."""
+    found = datetime.fromisoformat(text.strip())
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def windows(
@@ -89,7 +103,6 @@ def windows(
     sizes = mixed(models)
     arrivals: list[Arrival] = []
     for part in range(times):
-        began = 0.0
         order = list(range(models))
         rng.shuffle(order)  # which window is whose
         shares = zipf(models, exponent)
@@ -101,8 +114,12 @@ def windows(
                 continue
             span = max(window[-1][0] - window[0][0], 1e-9)
             stretch = duration_s / times / span
-            shift = began + duration_s / times * part
-            arrivals += [(shift + (at - window[0][0]) * stretch, model, ctx, out) for at, ctx, out in window]
+            shift = duration_s / times * part
+            until = shift + duration_s / times  # the last one of a window is not to come a hair after the end
+            arrivals += [
+                (min(shift + (at - window[0][0]) * stretch, until), model, ctx, out)
+                for at, ctx, out in window
+            ]
     return made("windows", sizes, devices, duration_s, arrivals)
 
 

@@ -24,6 +24,7 @@ from vllama.actors.core.instance_state import State
 from vllama.actors.core.state import BROKER
 
 QUIET_S = 30.0  # between the warm-up and the trace
+DOWN = (msg.Phase.ASLEEP, msg.Phase.FALLING_ASLEEP, msg.Phase.STOPPING)  # nothing is left to drain
 
 
 class NoJournal:
@@ -119,7 +120,6 @@ class World(Stage):
         self.evicted_of: dict[str, int] = {}  # how often a model that was up was made to go
         self.finished_of = [0] * len(self.names)  # by the end of the trace
         self.swaps = 0
-        self.evicted_of.clear()
         self.drain_max_s = self.down_max_s = self.up_max_s = 0.0
         self.end = 0.0
         self._told_to_go: dict[str, float] = {}
@@ -130,8 +130,8 @@ class World(Stage):
 
     def mail(self, actor: str, message: object, cause: int = 0) -> None:
         if type(message) is msg.Evict:
-            self._told_to_go.setdefault(actor, self.now)
-            if self.actors[actor].state.phase is not msg.Phase.ASLEEP:
+            if self.actors[actor].state.phase not in DOWN:
+                self._told_to_go.setdefault(actor, self.now)
                 self.evicted_of[actor] = self.evicted_of.get(actor, 0) + 1
         elif type(message) is msg.CancelEvict:
             self._told_to_go.pop(actor, None)
@@ -168,6 +168,7 @@ class World(Stage):
             self._next()
         self.base = self.now = until
         self.swaps = 0
+        self.evicted_of.clear()
         self.drain_max_s = self.down_max_s = self.up_max_s = 0.0
 
     def run(self) -> None:
