@@ -94,7 +94,8 @@ MODEL_WORDS = {
     "dtype": "The numbers' type, in vLLM's words.",
     "extra_args": "Any further argument of vLLM's: `name: value`; true for a flag.",
     "sleep_level": "As the server's setting, for this model.",
-    "pinned": "It is never evicted for another.",
+    "pinned": "It is never evicted for another, nor stopped for one while it sleeps. Commands and being idle move it as "
+    "any other.",
     "unload_timeout": "As the server's setting, for this model.",
     "unload_mode": "As the server's setting, for this model.",
     "kv_cache_memory": "The size of the KV cache.",

@@ -79,6 +79,9 @@ MUTANTS = (
      "a wake is granted while its sleeper's lease returns"),
     ("granting.py", "awake = [_holder(ls) for ls in held if not ls.pinned and ls.in_flight >= 0]",
      "awake = [_holder(ls) for ls in held if not ls.pinned]", "one that is coming up is evicted"),
+    ("granting.py", "if not (ls.evicting or ls.pinned) and ls.model != lease.model",
+     "if not ls.evicting and ls.model != lease.model", "a pinned sleeper is stopped"),
+    ("descent.py", "s.visits, priority, pinned)", "s.visits, priority)", "a sleeper does not say that it is pinned"),
     ("planning.py", "            if any(ls.state == \"held\" and not ls.settled for ls in mine):\n                continue  "
      "# what it takes anew would hide what it has not given back\n",
      "", "what a sleeper has not returned is forgotten at its wake"),

@@ -101,6 +101,84 @@ def test_sleepers_residue_is_stopped_when_it_stands_in_the_way() -> None:
     assert to("a", msg.Evict(1, 3))[0] in ask(story, request("c", 9), a=2)
 
 
+def sleeper(story: Story, model: str, size: int, *, pinned: bool) -> Story:
+    """A model that held 4 GiB and sleeps: `size` of them stay."""
+    held(story, model, 4)
+    story >> msg.ReturnLease(model, 1, size << 30, 5.0, pinned=pinned)
+    story.skip() >> measured(story, **{model: size})
+    story.skip()
+    assert story.state.leases[model, 1].state == "residue"
+    return story
+
+
+def test_a_pinned_sleepers_residue_stays_and_a_fresh_start_is_cut_down_to_what_is_left() -> None:
+    story = sleeper(machine(), "p", 2, pinned=True)
+    assert to("c", msg.LeaseGranted(1, 8 << 30, DEV))[0] in ask(story, request("c", 9), p=2)
+    assert story.state.leases["p", 1].state == "residue"
+
+
+def test_a_pinned_sleeper_is_nobodys_way_out_of_a_short_start_and_is_named() -> None:
+    story = sleeper(machine(), "p", 2, pinned=True)
+    need = msg.RequestLease("c", 1, 9 << 30, 9 << 30, (), fresh=True)
+    assert [e for e in ask(story, need, p=2) if isinstance(e, fx.TellInstance)] == []
+    assert story.state.leases["c", 1].sought == (("gpu", (("p", "pinned"),)),)
+    story = sleeper(machine(), "p", 2, pinned=True)
+    ran_out = msg.RequestLease("d", 1, 1 << 30, 1, (), fresh=True, squeeze=True)
+    refused = [e for e in ask(story, ran_out, p=2) if isinstance(e, fx.TellInstance)]
+    assert [(e.message.exhausted, "p (residue, 2.0 GiB)" in e.message.refusal.message) for e in refused] == [
+        (True, True)
+    ]
+
+
+def test_of_two_sleepers_the_pinned_one_stays_and_its_bytes_do_not_count() -> None:
+    story = sleeper(machine(), "p", 3, pinned=True)
+    held(story, "a", 4, p=3)
+    story >> msg.ReturnLease("a", 1, 2 << 30, 50.0)
+    story.skip() >> measured(story, p=3, a=2)
+    story.skip()
+    assert to("a", msg.Evict(1, 3))[0] in ask(story, request("c", 7), p=3, a=2)  # though p slept long before
+    assert not story.state.leases["p", 1].evicting
+
+
+def test_what_a_pinned_sleeper_holds_makes_no_room_together_with_another_sleeper() -> None:
+    story = sleeper(machine(), "p", 3, pinned=True)
+    held(story, "b", 5, p=3)
+    held(story, "a", 2, p=3, b=5)
+    story >> msg.ReturnLease("a", 1, 1 << 30, 50.0)
+    story.skip() >> measured(story, p=3, b=5, a=1)
+    story.skip()
+    ask(story, request("c", 4), p=3, b=5, a=1)
+    story >> msg.Candidate("b", 1, 50.0, 1, False, 2) << None  # a is left alone: stopping it would not do
+    story.later(11) >> msg.Tick()
+    assert to("b", msg.Evict(1, 2))[0] in effects_of(story)
+
+
+def test_a_pinned_sleeper_that_wakes_takes_what_other_sleepers_hold() -> None:
+    story = sleeper(machine(), "p", 3, pinned=True)
+    held(story, "b", 3, p=3)
+    held(story, "a", 4, p=3, b=3)
+    story >> msg.ReturnLease("a", 1, 2 << 30, 50.0)
+    story.skip() >> measured(story, p=3, b=3, a=2)
+    story.skip()
+    ask(story, request("p", 6, 2, fresh=False), p=3, b=3, a=2)
+    story >> msg.Candidate("b", 1, 50.0, 1, False, 2) << to("a", msg.Evict(1, 3))
+
+
+def test_a_pin_that_changes_while_the_model_sleeps_holds_at_once() -> None:
+    story = sleeper(machine(), "p", 2, pinned=False)
+    story >> msg.Prioritize("p", 1, 0, pinned=True)
+    need = msg.RequestLease("c", 1, 9 << 30, 9 << 30, (), fresh=True)
+    assert [e for e in ask(story, need, p=2) if isinstance(e, fx.TellInstance)] == []
+    assert story >> msg.Prioritize("p", 1, 0) << to("p", msg.Evict(1, 3))
+
+
+def test_a_pinned_sleeper_wakes_into_its_own_residue() -> None:
+    story = sleeper(machine(total=5), "p", 1, pinned=True)
+    assert to("p", msg.LeaseGranted(2, 4 << 30, DEV))[0] in ask(
+        story, request("p", 4, 2, fresh=False), p=1, others=1
+    )
+
+
 def test_sleepers_stay_while_their_residue_would_not_do_and_somebody_is_up() -> None:
     story = machine()
     held(story, "a", 4)

@@ -59,6 +59,16 @@ def asleep(story: Story | None = None, level: int = 2) -> Story:
     return story
 
 
+def test_a_sleeper_tells_the_broker_of_its_pin() -> None:
+    story = awake(play(fresh(pinned=True)))
+    story >> msg.Sleep(1, 2) << to_broker(slot(2, "down"))
+    story >> msg.SlotGranted(2) << fx.SleepEngine(1, 2, 80)
+    story >> msg.EngineAsleep(1, 2, 20, 60)
+    back = msg.ReturnLease("m", 1, 20, story.state.last_used, pinned=True)
+    assert to_broker(back)[0] in list(story._todo or [])
+    story.skip()
+
+
 def test_cold_start_then_warm() -> None:
     story = awake()
     story >> msg.Acquire(2) << fx.Admit(2, 1, "warm")

@@ -167,3 +167,14 @@ def test_a_sleeper_whose_memory_came_back_late_is_booked_with_what_it_holds() ->
     effects = ask(story, request("b", 4), {"a": 1})
     assert granted(effects, "b") == ("g0",)
     assert story.state.booked_bytes("g0") == 5 * GIB
+
+
+def test_what_a_pinned_sleeper_holds_is_in_nobodys_way_where_it_starts_anew_itself() -> None:
+    story = machine(10, 10)
+    assert granted(ask(story, request("p", 4, "g0"), {}, {}), "p") == ("g0",)
+    story >> msg.ReturnLease("p", 1, 3 * GIB, 5.0, pinned=True)
+    story.skip() >> measured(story, {"p": 3}, {})
+    story.skip()
+    assert granted(ask(story, request("a", 4, "g0"), {"p": 3}, {}), "a") == ("g0",)
+    assert granted(ask(story, request("b", 9, "g1"), {"p": 3, "a": 4}, {}), "b") == ("g1",)
+    assert offered(ask(story, request("p", 8, lease=2), {"p": 3, "a": 4}, {"b": 9})) == {"a"}  # not b, of 9

@@ -170,6 +170,9 @@ def test_a_changed_entry_counts_at_once_for_who_waits_and_for_a_sleeper() -> Non
     asleep = State(model="m", phase=Phase.ASLEEP, alive=True, level=2, residue_lease=4, lease=4)
     story = play(asleep) >> msg.Configure(policy, asleep.need)
     assert effects_of(story) == to_broker(msg.Prioritize("m", 4, 6))
+    pinned = dataclasses.replace(policy, pinned=True)
+    story >> msg.Configure(pinned, asleep.need) << to_broker(msg.Prioritize("m", 4, 6, pinned=True))
+    story >> msg.Configure(policy, asleep.need) << to_broker(msg.Prioritize("m", 4, 6))
 
 
 def test_a_candidate_says_its_models_priority() -> None:

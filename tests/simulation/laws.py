@@ -162,6 +162,9 @@ class Laws:
             mine = lease.lease == (s.lease if lease.state == "held" else s.residue_lease)
             if lease.state in ("waiting", "returning") or not mine or lease.evicting or lease.offered:
                 self.broken(f"lease left: {lease}, its instance is {s}")
+            told = (s.policy.pinned, s.policy.priority)
+            if lease.state == "residue" and (lease.pinned, lease.priority) != told:
+                self.broken(f"the broker was not told of {told}: {lease}")
 
     def broken(self, what: str) -> NoReturn:
         raise Broken(f"seed {self.seed}: {what}")

@@ -10,7 +10,8 @@ from vllama.actors.core.planning import BrokerDecision
 
 
 class Watched:
-    """The broker's core. Nobody goes who is pinned or coming up; nobody drains before `busy_grace_s`, or where idle ones do."""
+    """The broker's core. Nobody goes who is pinned, awake or asleep, or coming up; nobody drains before `busy_grace_s`, or where
+    idle ones do."""
 
     evolve = staticmethod(broker.evolve)
 
@@ -27,7 +28,7 @@ class Watched:
     def _check(self, s: BrokerState, e: EvictionOrdered, now: float) -> None:
         going, wanted = s.leases[e.model, e.lease], s.leases[e.wanted_by, e.wanted_lease]
         if going.state != "held":
-            if going.state != "residue":
+            if going.state != "residue" or going.pinned:
                 self._world.broken(f"{e} names {going}")
             return
         if going.pinned or not going.answered or going.in_flight < 0:

@@ -201,7 +201,7 @@ class World(Memory, Laws, Stage):
         rng = self.rng
         model = self.models[rng.choice(tuple(self.models))]
         state = self.actors[model.name].state
-        changes = {"pinned": rng.random() < 0.1, "unload_timeout": rng.choice((20.0, 1800.0))}
+        changes = {"pinned": rng.random() < 0.3, "unload_timeout": rng.choice((20.0, 1800.0))}
         priority = self.priorities.choice((state.policy.priority, 0, 2))
         policy = dataclasses.replace(state.policy, **changes, priority=priority)
         need = dataclasses.replace(state.need, bytes=model.footprint + rng.choice((0, 60)) * MB)

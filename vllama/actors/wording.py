@@ -146,8 +146,8 @@ def _broker(event: object) -> str:
         case bk.LeaseQueued(model, lease, size, _, _, fresh):
             at = f" at priority {event.priority}" if event.priority else ""
             return f"{model} waits for {human(size)} (lease {lease}) for a {'start' if fresh else 'wake'}{at}"
-        case bk.LeasePrioritized(model, lease, priority):
-            return f"{model} has priority {priority} (lease {lease})"
+        case bk.LeasePrioritized(model, lease, priority, pinned):
+            return f"{model} has priority {priority}{' and is pinned' if pinned else ''} (lease {lease})"
         case bk.LeaseBooked(model, lease, size, devices):
             return f"{model} is granted {human(size)} on {', '.join(devices)} (lease {lease})"
         case bk.LeaseDenied(model, _, refusal):

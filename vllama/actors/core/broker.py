@@ -48,9 +48,9 @@ def decide(s: BrokerState, m: BrokerMessage, now: float) -> BrokerDecision:
         case EvictDeclined(model, lease) if _offered(s, model, lease):
             coming_up = s.leases[model, lease].priority
             return [ev.OfferAnswered(model, lease, 0.0, -1, False, 2, priority=coming_up)], [AGAIN]
-        case Prioritize(model, lease, priority):
+        case Prioritize(model, lease, priority, pinned):
             found = s.leases.get((model, lease))
-            return ([ev.LeasePrioritized(model, lease, priority)], [AGAIN]) if found else VOID
+            return ([ev.LeasePrioritized(model, lease, priority, pinned)], [AGAIN]) if found else VOID
         case RequestLease():
             return _request(s, m, now)
         case ReturnLease():
@@ -139,7 +139,8 @@ def _return(s: BrokerState, m: ReturnLease, now: float) -> BrokerDecision:
         return [ev.LeaseWithdrawn(model, lease)], [AGAIN]
     if found.state == "returning" and residue >= found.residue_bytes:
         return VOID
-    return [ev.LeaseReturning(model, lease, residue, m.last_used, now, m.visits, m.priority)], [AGAIN]
+    gone = ev.LeaseReturning(model, lease, residue, m.last_used, now, m.visits, m.priority, m.pinned)
+    return [gone], [AGAIN]
 
 
 def _offered(s: BrokerState, model: str, lease: int) -> bool:

@@ -63,6 +63,7 @@ class LeaseReturning:
     at: float
     visits: float = 0.0
     priority: int = 0
+    pinned: bool = False
 
 
 @fact
@@ -144,11 +145,12 @@ class OfferAnswered:
 
 @fact
 class LeasePrioritized:
-    """Of one that waits, or of a sleeper's."""
+    """Of one that waits, or of a sleeper's, which may be pinned."""
 
     model: str
     lease: int
     priority: int
+    pinned: bool = False
 
 
 @fact

@@ -154,7 +154,7 @@ def _lease_withdrawn(s: BrokerState, e: ev.LeaseWithdrawn) -> None:
 def _lease_returning(s: BrokerState, e: ev.LeaseReturning) -> None:
     lease = s.leases[e.model, e.lease]
     lease.state, lease.returning_since, lease.last_used = "returning", e.at, e.last_used
-    lease.residue_bytes, lease.priority = e.residue_bytes, e.priority
+    lease.residue_bytes, lease.priority, lease.pinned = e.residue_bytes, e.priority, e.pinned
     lease.evicting = lease.offered = lease.answered = False
     s.epoch += 1
     s.shelves.file(lease)
@@ -222,7 +222,7 @@ def _offer_answered(s: BrokerState, e: ev.OfferAnswered) -> None:
 
 def _prioritized(s: BrokerState, e: ev.LeasePrioritized) -> None:
     lease = s.leases[e.model, e.lease]
-    lease.priority = e.priority
+    lease.priority, lease.pinned = e.priority, e.pinned
     s.shelves.file(lease)
 
 

@@ -121,7 +121,8 @@ def falling_asleep(s: State, m: InstanceMessage, now: float) -> Decision:
     match m:
         case EngineAsleep(run, level, residue, freed, took_s) if run == s.run and not s.faulted:
             residue = max(residue, 1)  # nothing at all would mean that the engine is gone
-            lease = ReturnLease(s.model, s.lease, residue, s.last_used, s.visits, s.policy.priority)
+            priority, pinned = s.policy.priority, s.policy.pinned
+            lease = ReturnLease(s.model, s.lease, residue, s.last_used, s.visits, priority, pinned)
             slept: Decision = (
                 [ev.EngineSlept(run, level, residue, freed, took_s), ev.LeaseDropped(s.lease, residue)],
                 [fx.TellBroker(lease)],

@@ -157,7 +157,7 @@ def _room_for(
 def _alone(s: BrokerState, lease: Lease, device: str) -> bool:
     """Nothing is left to go on this device, or on its way back: the pinned do not count."""
     shelf = s.shelves.on(device)
-    asleep = len(shelf.residue) > sum(1 for ls in _own(s, lease, shelf) if ls.state == "residue")
+    asleep = any(ls.model != lease.model and not ls.pinned for ls in shelf.residue.values())
     held = shelf.held.values()
     return not asleep and all(ls.pinned and ls.in_flight >= 0 for ls in held) and not shelf.coming_bytes
 
@@ -190,7 +190,7 @@ def _evict_on(
         asleep = [
             Holder(ls.model, ls.lease, ls.bytes, ls.last_used, 0, 3, ls.priority)
             for ls in shelf.residue.values()
-            if not ls.evicting and ls.model != lease.model
+            if not (ls.evicting or ls.pinned) and ls.model != lease.model
         ]  # else to stop every sleeper would not do: they are left for when nobody is up, or coming up
     chosen = _chosen(s, lease, (awake, idle, asleep), short, now, enough=enough)
     going = {(h.model, h.lease) for h in chosen}

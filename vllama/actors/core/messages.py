@@ -270,6 +270,7 @@ class ReturnLease:
     last_used: float = 0.0
     visits: float = aside(default=0.0)
     priority: int = 0
+    pinned: bool = False
 
 
 @fact
@@ -319,11 +320,12 @@ class Candidate:
 
 @fact
 class Prioritize:
-    """A lease that waits, or a sleeper's, has another priority."""
+    """A lease that waits, or a sleeper's, has another priority, or a sleeper another pin."""
 
     model: str
     lease: int
     priority: int
+    pinned: bool = False
 
 
 @fact

@@ -123,7 +123,7 @@ class Places:
             return lease.devices
         residue = self._s.shelves.residue_of(lease.model)
         own = residue.bytes if residue else 0
-        there = residue.devices if residue and not residue.evicting else ()
+        there = residue.devices if residue and not (residue.evicting or residue.pinned) else ()
         found = [
             (place.cost(max(min(lease.bytes, place.room) - own, 0), own if d in there else 0), -place.free, d)
             for d, place in self._places.items()
@@ -131,8 +131,9 @@ class Places:
         return (min(found)[2],)
 
     def asleep_bytes(self, lease: Lease, device: str) -> int:
-        """What other sleepers hold there."""
+        """What other sleepers hold there that may be stopped."""
         residue = self._s.shelves.residue_of(lease.model)
-        there = residue is not None and not residue.evicting and device in residue.devices
+        counted = residue is not None and not (residue.evicting or residue.pinned)
+        there = residue is not None and counted and device in residue.devices
         mine = residue.bytes if residue is not None and there else 0
         return self._places[device].shelf.asleep_bytes - mine

@@ -25,7 +25,7 @@ def _why(lease: Lease, own: Callable[[Lease], str]) -> str:
     if lease.evicting:
         return "going"
     if lease.state == "residue":
-        return own(lease) or "asleep"
+        return "pinned" if lease.pinned else own(lease) or "asleep"
     if lease.in_flight < 0:
         return "coming up"
     if lease.pinned:

@@ -177,7 +177,7 @@ class Shelves:
             return "waiting", ls.devices, ls.priority, need, 0, 0
         if ls.state == "returning":
             return "returning", ls.devices, 0, ls.bytes, ls.gives_back, 0
-        asleep = ls.bytes if ls.state == "residue" and not ls.evicting else 0
+        asleep = ls.bytes if ls.state == "residue" and not (ls.evicting or ls.pinned) else 0
         return ls.state, ls.devices, 0, ls.bytes, ls.bytes if ls.evicting else 0, asleep
 
     def _count(self, key: Key, lease: Lease, place: Place) -> None:

@@ -58,12 +58,13 @@ def left(s: State, ask: int) -> Move:
 
 
 def configured(s: State, policy: Policy) -> Move:
-    """The model's own priority has changed: what waits for memory, and what its sleeper holds, are looked at anew."""
-    if policy.priority == s.policy.priority:
+    """The model's own priority or pin has changed: what waits for memory, and what its sleeper holds, are looked at anew."""
+    if (policy.priority, policy.pinned) == (s.policy.priority, s.policy.pinned):
         return [], []
     events, effects = told(s, of_waiting(s, policy))
     if s.residue_lease:
-        effects.append(fx.TellBroker(Prioritize(s.model, s.residue_lease, policy.priority)))
+        changed = Prioritize(s.model, s.residue_lease, policy.priority, policy.pinned)
+        effects.append(fx.TellBroker(changed))
     return events, effects
 
 
