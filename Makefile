@@ -18,7 +18,7 @@ help:
 	@echo "make bench-NAME   $(BENCHES): prints a table, writes bench/out/NAME.json"
 
 setup:
-	@python3 tools/setup.py
+	@python3 tools/environment.py
 
 # What is on a warm request's way, beside its sources; they run alone where one of them has changed since.
 compiled: setup

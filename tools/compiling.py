@@ -87,7 +87,9 @@ def main() -> None:
 
 def bring_up_to_date(names: list[str]) -> None:
     if compiler() is None:
-        say("no C compiler: vllama runs from its sources, and passes requests on at about twice the cost")
+        say(
+            "no C compiler: vllama runs from its sources, and passes a request on at one and a half times the cost"
+        )
         return
     say(f"compiling {len(names)} modules, two minutes or so; the log is {LOG.relative_to(ROOT)}")
     began = time.monotonic()

@@ -23,7 +23,7 @@ MUTANTS = (
      "return mv.descend(s, level, \"evict\", now, busy=False, evict=True)", "an eviction does not drain"),
     ("descent.py", "down = mv.descend(s, level, \"command\", now, busy=mv.busy(s))",
      "down = mv.descend(s, level, \"command\", now, busy=False)", "a command does not drain"),
-    ("descent.py", "return join(over, slot) if len(s.serving) == 1 and not s.lent else over",
+    ("descent.py", "return join(over, going) if len(s.serving) == 1 and not s.lent else over",
      "return over", "the end of a drain asks for no slot"),
     ("descent.py", "            return mv.enqueue(s, m)\n        case Release(ask) if ask in s.serving:",
      "            return [ev.AskAdmitted(m.ask, now)], [fx.Admit(m.ask, s.run, \"warm\")]\n"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def clone(tmp_path):
     """A folder with the set-up script and a pyproject.toml, nothing else."""
     (tmp_path / "tools").mkdir()
-    for name in ("tools/setup.py", "pyproject.toml"):
+    for name in ("tools/environment.py", "pyproject.toml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return tmp_path
 
@@ -29,7 +29,7 @@ def fake_python(folder: Path, name: str, script: str) -> None:
 
 def run(clone: Path, path: Path, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, str(clone / "tools" / "setup.py")],
+        [python, str(clone / "tools" / "environment.py")],
         env={**os.environ, "PATH": str(path), "PIP_NO_INDEX": "1"},
         capture_output=True,
         text=True,
@@ -45,7 +45,7 @@ def finished(clone: Path) -> None:
     (venv / "bin" / "python").symlink_to(sys.executable)
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.7\n")
     script = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); import setup;"
+        "import sys, json; sys.path.insert(0, sys.argv[1]); import environment as setup;"
         "print(json.dumps(setup.wanted('vllm' if setup.gpu_count() else 'cpu')))"
     )
     done = subprocess.run(
