@@ -1,4 +1,5 @@
-"""Can the simulator fail? One-line mutants of the cores, each run through histories and stories until a law breaks.
+"""Can the simulator fail? One-line mutants of the cores, each run through histories and stories until a law breaks. The histories
+are those of the policy `lru`, then half as many of `cost`, in every other one of which entries change.
 
     .venv/bin/python tools/mutants.py [--histories 500] [--only TEXT]
 
@@ -108,9 +109,12 @@ MUTANTS = (
 RUN = """
 import sys
 from tests.simulation.world import Broken, World
-for seed in range(int(sys.argv[1])):
+count = int(sys.argv[1])
+plain = ((seed, {}) for seed in range(count))
+others = ((seed, {"policy": "cost", "configuring": seed % 2 == 0}) for seed in range(count, count + count // 2))
+for seed, more in (*plain, *others):
     try:
-        World(seed).run()
+        World(seed, **more).run()
     except (Broken, Exception) as error:
         print(f"seed {seed}: {str(error).splitlines()[0][:110]}")
         sys.exit(1)

@@ -192,6 +192,25 @@ def test_sleepers_stay_while_their_residue_would_not_do_and_somebody_is_up() -> 
     assert to("b", msg.Evict(1, 2))[0] in effects_of(story)
 
 
+def test_what_a_sleeper_has_not_returned_stays_booked_until_its_wake_is_over() -> None:
+    story = machine(total=12)
+    held(story, "a", 8)
+    story >> msg.ReturnLease("a", 1, 1 << 30, 5.0)
+    story.skip() >> measured(story, a=3)
+    story.skip().later(11) >> msg.Tick()
+    story.skip() >> measured(story, a=3)
+    assert story.skip().state.devices["gpu"].unreturned == {"a": 2 << 30}
+    ask(story, request("a", 8, 2, fresh=False), a=3)
+    story >> msg.RequestSlot("a", 2, "wake", DEV)
+    story.skip()
+    ask(story, request("c", 3), a=3)  # what a takes anew would hide what it has not given back
+    assert story.state.devices["gpu"].unreturned == {"a": 2 << 30}
+    assert story.state.leases["c", 1].state == "waiting"
+    story >> msg.ReturnSlot("a", 2)
+    story.skip() >> measured(story, a=8)
+    assert to("c", msg.LeaseGranted(1, 3 << 30, DEV))[0] in effects_of(story)
+
+
 def test_wake_asks_only_for_what_its_sleeper_does_not_hold() -> None:
     story = machine(total=5)
     held(story, "a", 4)
