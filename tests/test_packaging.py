@@ -3,11 +3,15 @@
 No image is built here: that takes a daemon and gigabytes of an index that tests may not have.
 """
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,39 @@ DEFAULTS = VllamaConfig()
 COMMANDS = {
     command.name or command.callback.__name__ for command in app.registered_commands if command.callback
 }
+
+
+# What comes with a package that pyproject.toml names: imported as part of it.
+ALONG = {
+    "starlette": "fastapi",
+    "annotated-types": "pydantic",
+    "torch": "vllm",
+    "transformers": "vllm",
+    "tokenizers": "vllm",
+}
+
+
+def test_what_the_tools_import_is_named_in_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    named = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+    files = sorted((ROOT / "tools").glob("*.py"))
+    ours = {"vllama", "tests", "bench", *(file.stem for file in files)}
+    owners = importlib.metadata.packages_distributions()
+    strangers = {
+        f"{file.name}: {package}"
+        for file in files
+        for package in _imported(file) - ours - sys.stdlib_module_names
+        if not {ALONG.get(owner.lower(), owner.lower()) for owner in owners.get(package, ())} & named
+    }
+    assert strangers == set()
+
+
+def _imported(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    parts = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in (*plain, *parts)}
 
 
 def dockerfile() -> list[tuple[str, str]]:

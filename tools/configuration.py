@@ -43,8 +43,8 @@ WORDS = {
     "unload_mode": "How deep an idle model sleeps: 1 keeps the weights in RAM, 2 reads them again, 3 stops the engine.",
     "config_dir": "The folder of `config.yaml`, `models.yaml`, `footprints.json` and the engines' logs.",
     "transformers_cache": "The Hugging Face cache whose models are served.",
-    "api_key": "One key or several, with commas between them: every route but `/health` wants one, as "
-    "`Authorization: Bearer KEY` or `X-Api-Key`.",
+    "api_key": "One key or several, with commas between them: every route but `/health` and the page's files wants "
+    "one, as `Authorization: Bearer KEY` or `X-Api-Key`.",
     "api_key_file": "A file with such keys, one a line; lines that begin with # are comments.",
     "control_key": "`/control`, `/debug` and `/metrics` want this one instead; it opens everything else too.",
     "control_key_file": "A file with such keys.",

@@ -125,7 +125,7 @@ class VllamaConfig(BaseModel):
     config_dir: Path = Field(default_factory=lambda: Path("~/.vllama").expanduser())
     transformers_cache: Path = Field(default_factory=_hf_cache)
 
-    api_key: Keys = Field((), repr=False)  # guards every route but /health
+    api_key: Keys = Field((), repr=False)  # guards every route but /health and the page's files
     api_key_file: Path | None = None  # one key a line
     control_key: Keys = Field((), repr=False)  # control and debug want this one instead
     control_key_file: Path | None = None

@@ -118,3 +118,29 @@ def test_a_browser_at_the_root_is_led_to_the_page_and_nobody_else(rig) -> None:
     browsers = rig.http.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert (browsers.status_code, browsers.headers["location"]) == (307, "/ui")
     assert rig.http.get("/").text == "Ollama is running"
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_a_browser_at_the_root_of_a_server_with_a_key_is_led_to_the_page_which_asks_for_it(make_rig) -> None:
+    rig = make_rig(env={"VLLAMA_API_KEY": "data"})
+    led = rig.http.get("/", headers=BROWSER)
+    assert (led.status_code, led.headers["location"], led.headers["vary"]) == (307, "/ui", "Accept")
+    assert rig.http.get("/", headers=BROWSER, follow_redirects=True).status_code == 200
+    assert rig.http.head("/", headers=BROWSER).status_code == 307
+    for answer in (
+        rig.http.get("/"),  # a client gets what every route gives it without a key
+        rig.http.get("/", headers={"Accept": "application/json"}),
+        rig.http.post("/", headers=BROWSER),
+        rig.http.get("/api/tags", headers=BROWSER),
+    ):
+        assert answer.status_code == 401, answer.request
+    opened = rig.http.get("/", headers={"Authorization": "Bearer data"})
+    assert (opened.text, opened.headers["vary"]) == ("Ollama is running", "Accept")
+
+
+def test_a_browser_at_the_root_of_a_server_whose_page_is_off_is_told_so(make_rig) -> None:
+    rig = make_rig(args=("--host", "0.0.0.0"))
+    answer = rig.http.get("/", headers=BROWSER, follow_redirects=True)
+    assert (answer.status_code, "VLLAMA_API_KEY" in answer.text) == (403, True)

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllama.api.answers import plain_answer, shaped
-from vllama.api.page import is_page, page_off
+from vllama.api.page import is_led_here, is_page, page_off
 from vllama.config import VllamaConfig
 from vllama.errors import ConfigError
 
@@ -144,6 +144,8 @@ class Access:
             return None
         if is_page(path):
             return page_off() if self._control_off else None
+        if is_led_here(scope):
+            return None
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         control = is_control(path)
         if control and self._control_off:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 import vllama
 from vllama.actors import System, history
@@ -43,6 +45,18 @@ _SERVER = uuid.uuid4().hex  # of this process: a reader sees by it that another 
 def is_page(path: str) -> bool:
     """Whether a path is of the page itself."""
     return path == PATH or path.startswith(PATH + "/")
+
+
+def is_led_here(scope: Scope) -> bool:
+    """Whether somebody looks at `/` with a browser: he is led to the page, which asks for a key itself where one is wanted."""
+    if scope["type"] != "http" or scope["path"] != "/" or scope["method"] not in ("GET", "HEAD"):
+        return False
+    return "text/html" in Headers(scope=scope).get("accept", "").lower()
+
+
+def lead() -> Response:
+    """To the page; another caller at the same path gets another answer."""
+    return RedirectResponse(PATH, headers={"Vary": "Accept"})
 
 
 def page_off() -> Response:

@@ -4,24 +4,24 @@ import time
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from vllama import __version__
 from vllama.actors import InstanceView, System
 from vllama.api.ollama.cards import card, modified
 from vllama.api.ollama.clock import stamp
+from vllama.api.page import is_led_here, lead
 
 # Clients ask for the version to know which routes and fields they may use: this is the one whose API this is.
 API_VERSION = "0.12.6"
 AWAKE = ("awake", "draining")
+_VARY = {"Vary": "Accept"}
 FOREVER_S = 2**63 / 1e9  # as Ollama has it: what is longer than a century is shown as "Forever"
 
 
 async def root(request: Request) -> Response:
     """What Ollama says; who looks with a browser is led to the page."""
-    if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("/ui")
-    return PlainTextResponse("Ollama is running")
+    return lead() if is_led_here(request.scope) else PlainTextResponse("Ollama is running", headers=_VARY)
 
 
 async def version(_: Request) -> Response:
