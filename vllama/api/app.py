@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -71,10 +72,13 @@ def create_app(system: System, keys: Keys | None = None, *, control_off: bool = 
     app.router.routes.append(Route("/debug/journal", events.journal, methods=["GET"]))
     app.router.routes.append(Route("/metrics", Metrics(system, traffic).endpoint, methods=["GET"]))
     app.router.routes.extend(page.routes())
-    app.add_api_route("/health", _health, methods=["GET", "HEAD"])
+    app.add_api_route("/health", _health, methods=["GET"])
     app.include_router(models.router)
     app.include_router(instances.router)
     app.include_router(asking.router)
+    for route in app.router.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")  # as Starlette's own routes do; the server drops the body
     # The last one added stands first: a preflight carries no key, and a refusal must be readable to an allowed page.
     app.add_middleware(Options, routes=app.router.routes)
     app.add_middleware(Access, config=system.config, keys=keys or Keys(), control_off=control_off)

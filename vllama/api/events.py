@@ -83,6 +83,10 @@ class EventStream(Response):
         self._json = told if words else record_json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # nothing follows, for as long as the reader stays
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         # Subscribed before the head is out: whoever has the head misses nothing that follows.
         actor = next(iter(self._models)) if len(self._models) == 1 else None
         subscription = self._journal.subscribe(self._since, actor=actor, kinds=self._kinds or None)
