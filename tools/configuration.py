@@ -101,6 +101,7 @@ MODEL_WORDS = {
     "kv_cache_memory": "The size of the KV cache.",
     "engine_python": "The Python whose vLLM this model's engine runs in.",
     "env": "Environment variables of the engine. Their values are neither logged nor shown.",
+    "revision": "The branch, tag or commit that is served, once `vllama pull MODEL --revision ...` has brought it; unset: main.",
     "aliases": "Further names for the model.",
     "lora": "Adapters: a name, and the folder or repository that it stands for. Each is a model of that name.",
 }

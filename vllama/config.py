@@ -96,6 +96,16 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
+def _revision(text: str) -> str:
+    """Part of a path in the cache."""
+    if not re.fullmatch(r"([A-Za-z0-9][\w./-]{0,199})?", text, re.ASCII) or ".." in text or "//" in text:
+        raise ValueError("must be a branch, a tag or a commit of the hub")
+    return text
+
+
+Revision = Annotated[str, AfterValidator(_revision)]
+
+
 def _hf_cache() -> Path:
     """Where huggingface_hub keeps models, by its own rules."""
     if hub := os.environ.get("HF_HUB_CACHE"):
@@ -219,6 +229,7 @@ class ModelConfig(BaseModel):
     kv_cache_memory: Bytes | None = None
     engine_python: str = ""
     env: dict[str, str] = Field(default_factory=dict)
+    revision: Revision = ""  # of the hub; "": main
     aliases: tuple[Name, ...] = ()
     lora: dict[Name, str] = Field(default_factory=dict)  # adapter's name -> its folder or repository
 
@@ -276,6 +287,11 @@ def _settings_of(document: yamlfile.Document) -> dict[str, object]:
 def load_models(path: Path) -> dict[str, ModelConfig]:
     """The entries of `models.yaml`; an absent file is empty. Raises ConfigError naming file, line and key."""
     return models_of(yamlfile.read(path, "Qwen/Qwen3-0.6B:"))
+
+
+def revisions_of(models: Mapping[str, ModelConfig]) -> dict[str, str]:
+    """The models of which another revision than main is served."""
+    return {model: entry.revision for model, entry in models.items() if entry.revision}
 
 
 def models_of(document: yamlfile.Document) -> dict[str, ModelConfig]:

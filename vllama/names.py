@@ -36,6 +36,12 @@ class Names:
                 self._routes.setdefault(alias, Route(model, model))
             for adapter in config.lora:
                 self._routes.setdefault(adapter, Route(model, adapter))
+        entries = (configs or {}).items()
+        self._absent = {
+            model: config.revision
+            for model, config in entries
+            if config.revision and model not in self._routes
+        }
         self._folded: dict[str, list[Route]] = {}  # clients of other servers write names in small letters
         for name, route in self._routes.items():
             self._folded.setdefault(name.casefold(), []).append(route)
@@ -59,6 +65,13 @@ class Names:
         meant = self._short.get(name.casefold(), ())
         if len(meant) > 1:
             return ModelUnknown(f"{name!r} is ambiguous: it may be {' or '.join(meant)}", model=name)
+        if (revision := self._absent.get(name)) is not None:
+            bring = f"vllama pull {shlex.quote(name)} --revision {shlex.quote(revision)}"
+            return ModelUnknown(
+                f"{name} is served at its revision {revision}, as models.yaml says, which is not (whole) in {where}; "
+                f"`{bring}` brings it there",
+                model=name,
+            )
         near = self._nearest(name)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         bring = f"vllama pull {shlex.quote(name)}"

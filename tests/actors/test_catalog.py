@@ -1,6 +1,7 @@
 """The catalog: what was read last is what is answered, whatever the cache or the file is doing now."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from vllama.actors.catalog import Catalog
@@ -20,14 +21,16 @@ class SlowHost:
     def __init__(self, *models: ModelFiles) -> None:
         self.found = models
         self.scans = 0
+        self.revisions: dict[str, str] = {}  # asked for last
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.reading = asyncio.Event()
 
-    async def models(self) -> tuple[ModelFiles, ...]:
+    async def models(self, revisions: Mapping[str, str]) -> tuple[ModelFiles, ...]:
         self.reading.set()
         await self.may_read.wait()
         self.scans += 1
+        self.revisions = dict(revisions)
         return self.found
 
 
@@ -97,6 +100,28 @@ def test_only_what_has_changed_is_told(tmp_path: Path) -> None:
         host.found = (files("a/b"), files("c/d", "r2"))
         await known.refresh()
         assert heard.changed[2:] == [frozenset({"c/d"})]
+
+    asyncio.run(story())
+
+
+def test_another_revision_is_looked_for_at_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        host = SlowHost(files("a/b"))
+        known, heard = catalog(host, tmp_path)
+        path = tmp_path / "models.yaml"
+        await known.ready()
+        host.found = (files("a/b", "r2"),)
+        path.write_text("a/b: {revision: dev}\n")
+        await known.reload()
+        assert host.revisions == {"a/b": "dev"}
+        assert known.files["a/b"].revision == "r2"
+        assert heard.changed[-1] == frozenset({"a/b"})
+        path.write_text("a/b: {revision: dev, pinned: true}\n")
+        await known.reload()
+        assert host.scans == 2
+        path.write_text("a/b: {pinned: true}\n")
+        await known.reload()
+        assert host.revisions == {}
 
     asyncio.run(story())
 

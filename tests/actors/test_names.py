@@ -57,3 +57,12 @@ def test_an_unknown_name_is_told_the_nearest(name: str, near: str) -> None:
 def test_a_name_near_to_none_is_told_where_models_come_from() -> None:
     assert "in /hub; `vllama pull zzz`" in NAMES.unknown("zzz", "/hub").message
     assert "`vllama pull 'a; b'`" in NAMES.unknown("a; b", "/my hub").message
+
+
+def test_a_model_whose_revision_is_not_there_is_told_which_one_it_is() -> None:
+    names = Names(("gpt2",), {"gpt2": ModelConfig(revision="v1"), "org/m": ModelConfig(revision="v-2")})
+    assert names.find("org/m") is None
+    message = names.unknown("org/m", "/hub").message
+    assert "its revision v-2, as models.yaml says, which is not (whole) in /hub" in message
+    assert "`vllama pull org/m --revision v-2`" in message
+    assert "revision" not in names.unknown("org/n", "/hub").message

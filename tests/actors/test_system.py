@@ -1,6 +1,7 @@
 """System's own promises: it ends, whatever its effects still wait for."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from vllama.actors import System
@@ -28,7 +29,7 @@ class StuckHost:
     async def describe(self) -> HostInfo:
         return HostInfo("here", "1", (RAM,), 2**33, {}, "off", "")
 
-    async def models(self) -> tuple[ModelFiles, ...]:
+    async def models(self, revisions: Mapping[str, str]) -> tuple[ModelFiles, ...]:
         return (FILES,)
 
     async def sample(self) -> HostSample:
@@ -72,7 +73,7 @@ def test_what_is_known_is_told_though_the_disk_never_answers(tmp_path: Path) -> 
     """`ps` and `info` are from memory; only who asks for the models themselves waits for the first look at the cache."""
 
     class StuckDisk(StuckHost):
-        async def models(self) -> tuple[ModelFiles, ...]:
+        async def models(self, revisions: Mapping[str, str]) -> tuple[ModelFiles, ...]:
             await asyncio.Event().wait()
             return ()
 

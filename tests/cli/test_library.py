@@ -159,9 +159,65 @@ def test_a_revision_is_pulled_with_no_server(alone: Vllama, hub: FakeHub) -> Non
     commit = hub.put(NEW, model_files(weights_bytes=8192), "dev")
     done = alone.cli("pull", NEW, "--revision", "dev")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].endswith(commit[:12])
+    assert done.stdout.splitlines()[-1].endswith(f"{commit[:12]}; it is what is served now")
+    assert alone.cli("pull", NEW).returncode == 0  # main comes, and is served
+    done = alone.cli("pull", NEW, "--revision", "dev")
+    assert f"`vllama assign {NEW} --revision dev` serves the one that was pulled" in done.stdout
     refused = alone.cli("pull", NEW, "--revision", "absent")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+
+
+def test_another_revision_is_served_once_the_entry_says_so(served: Rig, hub: FakeHub) -> None:
+    cli = served.server.cli
+    main = hub.put(NEW, model_files())
+    dev = hub.put(NEW, model_files(weights_bytes=8192), "dev")
+    assert cli("pull", NEW).stdout.splitlines()[-1].endswith(f"revision {main[:12]}")
+    done = cli("pull", NEW, "--revision", "dev")
+    assert done.stdout.splitlines()[-2:] == [
+        f"{NEW}: complete, 8 KiB, revision {dev[:12]}",
+        f"{NEW}: what is served is still revision {main[:12]}: `vllama assign {NEW} --revision dev` "
+        "serves the one that was pulled",
+    ]
+    assert started_from(served).endswith(main)
+    assert (
+        "runs without the changes of revision: `vllama restart tiny/new`"
+        in cli("assign", NEW, "--revision", "dev").stdout
+    )
+    assert served.command("restart", NEW).status_code == 200
+    assert started_from(served).endswith(dev)
+    assert listed(served.server)[NEW]["revision"] == dev
+    assert "what is served is still" not in cli("pull", NEW, "--revision", "dev").stdout
+    back = cli("pull", NEW).stdout
+    assert (
+        f"what is served is still revision {dev[:12]}: `vllama assign {NEW} --revision main` serves" in back
+    )
+    served.command("stop", NEW)
+    assert cli("assign", NEW, "--revision", "next").returncode == 0
+    absent = cli("start", NEW)
+    assert (absent.returncode, absent.stdout) == (1, "")
+    assert f"`vllama pull {NEW} --revision next` brings it there" in absent.stderr
+    assert cli("assign", NEW, "--unset", "revision").returncode == 0
+    assert listed(served.server)[NEW]["revision"] == main
+
+
+def started_from(rig: Rig) -> str:
+    """The folder that the model's engine was started on."""
+    assert rig.command("start", NEW).status_code == 200
+    words = Path(f"/proc/{rig.view(NEW)['pid']}/cmdline").read_text().split("\0")
+    return words[words.index("--model") + 1]
+
+
+def test_a_broken_pull_of_a_revision_is_gone_on_with_by_the_same_words(alone: Vllama, hub: FakeHub) -> None:
+    hub.put(NEW, model_files(weights_bytes=300_000), "dev")
+    hub.hold("model.safetensors", 1000)
+    command = [sys.executable, "-m", "vllama.cli.main", "pull", NEW, "--revision", "dev"]
+    with subprocess.Popen(
+        command, env=alone.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as pulling:
+        hub.until_held("model.safetensors")
+        pulling.send_signal(signal.SIGINT)
+        _, err = pulling.communicate(timeout=BOUND_S)
+    assert err == f"vllama: {NEW} is not complete: `vllama pull {NEW} --revision dev` goes on from there\n"
 
 
 def test_without_a_server_the_cache_is_worked_on_by_hand(alone: Vllama) -> None:

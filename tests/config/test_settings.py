@@ -30,6 +30,7 @@ Qwen/Qwen3-0.6B:
   unload_mode: 3
   kv_cache_memory: 4GiB
   engine_python: /opt/vllm/bin/python
+  revision: v1.0
   env: {VLLM_LOGGING_LEVEL: DEBUG}
   lora: {sql: /adapters/sql}
 tiny/other:
@@ -162,6 +163,8 @@ def test_every_key_of_models_yaml(tmp_path: Path) -> None:
         ("a/b:\n  aliases: ['']\n", (":2: ", "aliases.0")),
         ("a/b:\n  aliases: [--port]\n", (":2: ", "aliases.0", "one word", "begin with -")),
         ("a/b:\n  lora: {x=y: /p}\n", (":2: ", "lora.x=y")),
+        ("a/b:\n  revision: ../../x\n", (":2: ", "key revision", "branch, a tag or a commit")),
+        ("a/b:\n  revision: -x\n", (":2: ", "key revision")),
         ("a/b:\n\tdtype: auto\n", (":2: ", "not valid YAML")),
         ("a/b:\n  extra_args: {2020-01-01: 1}\n", (":1: ", "text")),
         ("a/b:\n  dtype: \x01\n", (":2: ", "not valid YAML", "U+0001")),

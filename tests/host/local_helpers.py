@@ -30,7 +30,7 @@ class Bench:
         self._count = 0
 
     async def files(self, model: str = CHAT) -> ModelFiles:
-        return next(files for files in await self.host.models() if files.id == model)
+        return next(files for files in await self.host.models({}) if files.id == model)
 
     async def spec(self, model: str = CHAT, launch_id: str = "", port: int = 0, **env: str) -> Any:
         self._count += 1

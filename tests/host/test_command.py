@@ -167,6 +167,8 @@ def test_extra_arguments_win_but_ours() -> None:
         with pytest.raises(ConfigError, match="belongs to vllama") as caught:
             argv(extra_args={name: 1})
         assert caught.value.model == "o/chat"
+    with pytest.raises(ConfigError, match="the entry's own key revision"):
+        argv(extra_args={"revision": "dev"})
 
 
 def test_the_environment_keeps_an_engine_offline_and_takes_the_models_own() -> None:

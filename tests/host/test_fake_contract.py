@@ -249,7 +249,7 @@ async def contract(config: VllamaConfig) -> None:
     host = LocalHost(config)
     await host.open()
     try:
-        models = await host.models()
+        models = await host.models({})
         assert {files.kind for files in models} == {"chat", "embedding", "rerank"}
         for files in models:
             await _one(host, config, files)

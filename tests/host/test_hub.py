@@ -44,8 +44,8 @@ class Cache:
             link.symlink_to(blob)
         return blob
 
-    def ref(self, model: str, revision: str) -> None:
-        path = self.root / ("models--" + model.replace("/", "--")) / "refs" / "main"
+    def ref(self, model: str, revision: str, name: str = "main") -> None:
+        path = self.root / ("models--" + model.replace("/", "--")) / "refs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(revision)
 
@@ -143,6 +143,35 @@ def test_the_ref_chooses_the_snapshot_and_without_it_the_newest(cache: Cache) ->
     cache.ref("o/m", "gone")
     os.utime(cache.root / "models--o--m" / "snapshots" / "r2", (2**31, 2**31))
     assert cache.one().revision == "r2"
+
+
+def test_without_a_main_a_snapshot_that_is_half_there_does_not_hide_the_whole_one(cache: Cache) -> None:
+    cache.whole("o/m", "r1")
+    cache.put("o/m", "config.json", CONFIG, "r2")  # its weights are on their way
+    os.utime(cache.root / "models--o--m" / "snapshots" / "r2", (2**31, 2**31))
+    assert cache.one().revision == "r1"
+    cache.whole("o/m", "r2")
+    assert cache.one().revision == "r2"
+
+
+def test_of_a_model_whose_revision_is_named_that_one_is_there_and_no_other(cache: Cache) -> None:
+    for revision in ("r1", "r2", "r3"):
+        cache.whole("o/m", revision)
+    cache.whole("o/other", "r1")
+    cache.ref("o/m", "r1")
+    cache.ref("o/m", "r2", "next/one")
+
+    def found(revision: str) -> list[tuple[str, str]]:
+        return [(files.id, files.revision) for files in cache.hub.scan({"o/m": revision} if revision else {})]
+
+    other = ("o/other", "r1")
+    assert found("next/one") == [("o/m", "r2"), other]
+    assert found("r3") == [("o/m", "r3"), other]  # a commit
+    assert found("absent") == [other]
+    assert found("main") == found("") == [("o/m", "r1"), other]
+    found("next/one")
+    cache.ref("o/m", "r3", "next/one")
+    assert found("next/one") == [("o/m", "r3"), other]
 
 
 def test_nothing_is_read_again_until_something_changes(cache: Cache) -> None:

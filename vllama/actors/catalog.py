@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vllama.config import ModelConfig, VllamaConfig, load_models
+from vllama.config import ModelConfig, VllamaConfig, load_models, revisions_of
 from vllama.errors import ConfigError, HostUnavailable
 from vllama.host.host import Host, ModelFiles
 from vllama.names import Names
@@ -91,7 +91,7 @@ class Catalog:
         async with self._scanning:
             if self._scans >= wanted:
                 return
-            models = await self._host.models()
+            models = await self._host.models(revisions_of(self.configs))
             self._scans += 1
             if models == self.models and self._scanned.is_set():
                 return
@@ -123,6 +123,8 @@ class Catalog:
                 for name in before.keys() | configs.keys()
                 if before.get(name, ModelConfig()) != configs.get(name, ModelConfig())
             )
+            if revisions_of(before) != revisions_of(configs):
+                await self.refresh()
             if changed:
                 self._rename()
                 self._on_change(changed)

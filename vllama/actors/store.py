@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllama.actors.core.messages import Phase
@@ -29,13 +29,15 @@ async def pull(system: System, model: str, revision: str = "main") -> AsyncItera
     if system.stopping:
         raise ShuttingDown("vllama is shutting down; pull again later", model=model, retry_after_s=5)
     async with system.host.pull(model, revision) as steps:
-        yield _listed(system, steps)
+        yield _listed(system, model, steps)
 
 
-async def _listed(system: System, steps: AsyncIterator[PullStep]) -> AsyncIterator[PullStep]:
+async def _listed(system: System, model: str, steps: AsyncIterator[PullStep]) -> AsyncIterator[PullStep]:
     async for step in steps:
         if step.status == "success":
             await system.catalog.refresh()
+            files = system.catalog.files.get(model)
+            step = replace(step, served=files.revision if files is not None else "")
         yield step
 
 

@@ -176,7 +176,9 @@ class System:
         """An operator's command; returns when its goal is reached. Raises VllamaError (Overtaken: another one won)."""
         if self.stopping:
             raise ShuttingDown("vllama is shutting down; ask again later", model=model, retry_after_s=5)
-        actor = self._actors.get(model) or await self._actor_of(model)
+        actor = self._actors.get(model)
+        if actor is None or (verb == "start" and not actor.state.alive):  # its files may be gone since
+            actor = await self._actor_of(model)
         model = actor.name
         number = next(self._ids)
         future: asyncio.Future[fx.Reply] = asyncio.get_running_loop().create_future()

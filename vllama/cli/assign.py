@@ -29,6 +29,7 @@ FLAGS = {
     "kv_cache_memory": "--kv-cache-memory",
     "engine_python": "--engine-python",
     "env": "--env",
+    "revision": "--revision",
     "aliases": "--alias",
     "lora": "--lora",
 }
@@ -67,6 +68,9 @@ Python = Annotated[str | None, _option(text="Another interpreter for its engine.
 Env = Annotated[
     list[str] | None, _option(metavar="NAME=VALUE", text="Environment of its engine. Repeatable.")
 ]
+Revision = Annotated[
+    str | None, _option(metavar="REVISION", text="The branch, tag or commit to serve, as `pull` brought it.")
+]
 Lora = Annotated[
     list[str] | None, _option(metavar="NAME=PATH", text="An adapter, served under its name. Repeatable.")
 ]
@@ -98,6 +102,7 @@ def assign(
     kv_cache_memory: KvCache = None,
     engine_python: Python = None,
     env: Env = None,
+    revision: Revision = None,
     lora: Lora = None,
     unset: Unset = None,
     restart: Restart = False,

@@ -88,23 +88,26 @@ def pull(
     """Bring a model from the hub into the cache; one that was broken off goes on where it was. HF_ENDPOINT names another hub."""
     from vllama.cli import local_cache
 
-    steps = listing.Steps(model) if not json else None
+    steps = listing.Steps(model, revision) if not json else None
+    again = f"vllama pull {model}" + ("" if revision == "main" else f" --revision {revision}")
     told = steps.take if steps is not None else lambda step: render.say(jsonlib.dumps(step))
     try:
         with steps or listing.NOTHING:
             _served(
                 server,
-                lambda client: _pulled(client, model, revision, told),
+                lambda client: _pulled(client, model, revision, again, told),
                 lambda: local_cache.pulled(model, revision, told),
             )
     except KeyboardInterrupt as error:
-        render.complain(f"{model} is not complete: `vllama pull {model}` goes on from there")
+        render.complain(f"{model} is not complete: `{again}` goes on from there")
         raise typer.Exit(INTERRUPTED) from error
     if steps is not None:
         render.say(steps.summary)
 
 
-def _pulled(client: Client, model: str, revision: str, told: Callable[[dict[str, Any]], None]) -> None:
+def _pulled(
+    client: Client, model: str, revision: str, again: str, told: Callable[[dict[str, Any]], None]
+) -> None:
     """Raises ServerDownError, AnswerError."""
     done = False
     with client.answering("/control/pull", {"model": model, "revision": revision}) as answer:
@@ -115,9 +118,7 @@ def _pulled(client: Client, model: str, revision: str, told: Callable[[dict[str,
             told(step)
             done = step.get("status") == "success"
     if not done:
-        raise ServerDownError(
-            f"the server ended before {model} was complete: `vllama pull {model}` goes on from there"
-        )
+        raise ServerDownError(f"the server ended before {model} was complete: `{again}` goes on from there")
 
 
 def _served(server: str | None, by_server: Callable[[Client], T], by_hand: Callable[[], T]) -> T:

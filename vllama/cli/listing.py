@@ -155,8 +155,8 @@ def _needs(needs: Mapping[str, Any]) -> None:
 class Steps:
     """A pull under way: bars on a terminal, else a line for each file. Use as a context manager."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, model: str, revision: str) -> None:
+        self._model, self._revision = model, revision
         self._bars: Bars | None = None
         self._said: set[str] = set()
         self.summary = ""
@@ -179,7 +179,11 @@ class Steps:
         """One step, as POST /control/pull tells it."""
         file, total, completed = step.get("file") or "", step.get("total") or 0, step.get("completed") or 0
         if step["status"] == "success":
-            self.summary = f"{self._model}: complete, {size(total) if total else 'all'}, revision {step['revision'][:12]}"
+            commit = str(step["revision"])
+            self.summary = (
+                f"{self._model}: complete, {size(total) if total else 'all'}, revision {commit[:12]}"
+            )
+            self.summary += self._of_served(commit, str(step.get("served") or commit))
         elif not file:
             self._status(str(step["status"]))
         elif self._bars is not None:
@@ -187,6 +191,15 @@ class Steps:
         elif completed >= total and file not in self._said:
             self._said.add(file)
             render.say(f"{file}  {size(total)}")
+
+    def _of_served(self, commit: str, served: str) -> str:
+        """Who pulls another revision than the one that is served is told so, and what serves his."""
+        if served == commit:
+            return "" if self._revision == "main" else "; it is what is served now"
+        return (
+            f"\n{self._model}: what is served is still revision {served[:12]}: "
+            f"`vllama assign {self._model} --revision {self._revision}` serves the one that was pulled"
+        )
 
     def _status(self, words: str) -> None:
         if self._bars is not None:

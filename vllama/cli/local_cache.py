@@ -5,7 +5,7 @@ A wrong setting is a ValueError, which ends the command as a wrong use of it; a 
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from vllama.cli.client import AnswerError
@@ -15,7 +15,7 @@ from vllama.cli.folders import settings
 def listed() -> list[dict[str, Any]]:
     """The complete models, as GET /control/models has them, but for a state that they have not. Raises ValueError,
     AnswerError."""
-    from vllama.config import load_models
+    from vllama.config import load_models, revisions_of
     from vllama.errors import ConfigError
     from vllama.host.hub import Hub
 
@@ -37,13 +37,13 @@ def listed() -> list[dict[str, Any]]:
             "phase": "",
             "level": 0,
         }
-        for files in Hub(config.transformers_cache).scan()
+        for files in Hub(config.transformers_cache).scan(revisions_of(entries))
     ]
 
 
 def card(name: str) -> dict[str, Any]:
     """What a server would know a name as: its model's id and kind. Raises ValueError, AnswerError for one that means none."""
-    from vllama.config import load_models
+    from vllama.config import load_models, revisions_of
     from vllama.errors import VllamaError
     from vllama.host.hub import Hub
     from vllama.names import Names
@@ -51,7 +51,7 @@ def card(name: str) -> dict[str, Any]:
     cache, file = settings().transformers_cache, settings().models_file
     try:
         entries = load_models(file)
-        files = {each.id: each for each in Hub(cache).scan()}
+        files = {each.id: each for each in Hub(cache).scan(revisions_of(entries))}
         known = Names(files, entries)
         route = known.find(name)
         if route is None:
@@ -71,11 +71,15 @@ def pulled(model: str, revision: str, told: Callable[[dict[str, Any]], None]) ->
 
     cache = settings().transformers_cache
 
+    def served() -> str:
+        return next((str(each["revision"]) for each in listed() if each["model"] == model), "")
+
     async def pull() -> None:
         cache.mkdir(parents=True, exist_ok=True)
         async with pulling(cache, model, revision) as steps:
             async for step in steps:
-                told(asdict(step))
+                done = step.status == "success"
+                told(asdict(replace(step, served=served()) if done else step))
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the server has it

@@ -26,7 +26,7 @@ KV_BYTES_LEAST = 2**20  # vLLM wants a size even for a model that keeps no KV ca
 
 RESERVED = frozenset({
     "host", "port", "uds", "model", "served-model-name", "api-key", "root-path", "ssl-keyfile", "ssl-certfile",
-    "headless", "grpc", "api-server-count",
+    "headless", "grpc", "api-server-count", "revision",
 })  # fmt: skip
 # vLLM's flags that have no --no- form: false is their absence.
 STORE_TRUE = frozenset({
@@ -85,7 +85,8 @@ def engine_argv(
     extra = {_flag_name(name): value for name, value in model.extra_args.items()}
     if taken := sorted(RESERVED & extra.keys()):
         raise ConfigError(
-            f"extra_args of {files.id}: {', '.join(taken)} belongs to vllama; remove it from models.yaml",
+            f"extra_args of {files.id}: {', '.join(taken)} belongs to vllama; remove it from models.yaml"
+            + ("; the entry's own key revision says which is served" if "revision" in taken else ""),
             model=files.id,
         )
     chosen: dict[str, object] = {

@@ -149,7 +149,7 @@ class ModelFiles:
 @dataclass(frozen=True, slots=True)
 class PullStep:
     """How far a pull is: what happens now, and of the file that it concerns ("": none) how many bytes of how many are there.
-    The last step's `status` is "success", with the commit that was pulled."""
+    The last step's `status` is "success", with the commit that was pulled, and the one that is served from now on."""
 
     status: str
     file: str = ""
@@ -157,6 +157,7 @@ class PullStep:
     total: int = 0
     completed: int = 0
     revision: str = ""
+    served: str = ""
 
 
 class Host(Protocol):
@@ -173,8 +174,9 @@ class Host(Protocol):
 
     async def describe(self) -> HostInfo: ...
 
-    async def models(self) -> tuple[ModelFiles, ...]:
-        """The complete models of the cache, scanned off the loop and cached until a directory changes."""
+    async def models(self, revisions: Mapping[str, str]) -> tuple[ModelFiles, ...]:
+        """The complete models of the cache, scanned off the loop and cached until a directory changes. `revisions`: of these
+        models another than main."""
 
     def pull(self, model: str, revision: str) -> AbstractAsyncContextManager[AsyncIterator[PullStep]]:
         """Bring a model from the hub into the cache, step by step; leaving it ends it, and the next pull goes on from there.

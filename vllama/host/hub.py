@@ -4,7 +4,7 @@ Layout: `models--ORG--NAME/{refs,snapshots,blobs}`. Synchronous: the caller runs
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,17 +22,19 @@ class Hub:
         self._root = root
         self._known: dict[str, tuple[Stamp, ModelFiles | None]] = {}
 
-    def scan(self) -> tuple[ModelFiles, ...]:
-        """The complete models, sorted by id. An absent cache folder is an empty one."""
+    def scan(self, revisions: Mapping[str, str] | None = None) -> tuple[ModelFiles, ...]:
+        """The complete models, sorted by id; of those in `revisions` the branch, tag or commit that is named there, and no other.
+        An absent cache folder is an empty one."""
         found: dict[str, tuple[Stamp, ModelFiles | None]] = {}
         for name in _folders(self._root):
-            folder = self._root / name
-            stamp = _stamp(folder)
+            folder, model = self._root / name, name.removeprefix(PREFIX).replace("--", "/")
+            revision = (revisions or {}).get(model, "")
+            stamp = _stamp(folder, revision)
             known = self._known.get(name)
             if known is not None and known[0] == stamp:
                 found[name] = known
             else:
-                found[name] = (stamp, _read_model(folder))
+                found[name] = (stamp, _read_model(model, folder, revision))
         self._known = found
         models = [model for _, model in found.values() if model is not None]
         return tuple(sorted(models, key=lambda model: model.id))
@@ -46,15 +48,15 @@ def _folders(root: Path) -> Iterator[str]:
         return
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Every time that changes when a file comes or goes: the directories down to the snapshots' own, and the ref.
+def _stamp(folder: Path, revision: str) -> Stamp:
+    """Every time that changes when a file comes or goes: the directories down to the snapshots' own, and the ref; with its name.
 
     Downloads land in `blobs` as `.incomplete` and are renamed, so that folder's time changes with each; a snapshot's
     own subfolders are not looked at (weights live at its top).
     """
     top = os.fspath(folder)  # plain strings: this runs for each model, each second
     snapshots = f"{top}/snapshots"
-    paths = [top, f"{top}/refs", f"{top}/refs/main", f"{top}/blobs", snapshots]
+    paths = [top, f"{top}/refs", f"{top}/refs/{revision or 'main'}", f"{top}/blobs", snapshots]
     with suppress(OSError):  # no snapshots: the other times say so
         for name in sorted(os.listdir(snapshots)):
             paths += [f"{snapshots}/{name}", f"{snapshots}/{name}/config.json"]  # a config is edited in place
@@ -68,26 +70,27 @@ def _time_of(path: str) -> int:
         return 0
 
 
-def _read_model(folder: Path) -> ModelFiles | None:
-    model_id = folder.name.removeprefix(PREFIX).replace("--", "/")
+def _read_model(model: str, folder: Path, revision: str) -> ModelFiles | None:
     try:
-        snapshot = _current_snapshot(folder)
-        return read_snapshot(model_id, snapshot) if snapshot is not None else None
+        found = (read_snapshot(model, snapshot) for snapshot in _snapshots(folder, revision))
+        return next(filter(None, found), None)
     except OSError:  # it vanished while it was read, or may not be read: then nobody can serve it either
         return None
 
 
-def _current_snapshot(folder: Path) -> Path | None:
-    """The snapshot of refs/main if it is there, else the newest one."""
+def _snapshots(folder: Path, revision: str) -> list[Path]:
+    """The snapshot of the revision, or of main; where there is no main all of them, the newest first: one may be half there."""
     snapshots = folder / "snapshots"
     try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        commit = (folder / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        revision = ""
-    if revision and "/" not in revision and (snapshots / revision).is_dir():
-        return snapshots / revision
+        commit = revision  # which may be a commit
+    if commit and "/" not in commit and (snapshots / commit).is_dir():
+        return [snapshots / commit]
+    if revision:
+        return []
     try:
         candidates = [path for path in snapshots.iterdir() if path.is_dir()]
     except OSError:
-        return None
-    return max(candidates, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+        return []
+    return sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)

@@ -116,9 +116,9 @@ class LocalHost:
             notes=self._memories.notes,
         )
 
-    async def models(self) -> tuple[ModelFiles, ...]:
+    async def models(self, revisions: Mapping[str, str]) -> tuple[ModelFiles, ...]:
         # One thread of its own: two scans at once would read everything twice, and nothing else waits for a disk that hangs.
-        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._hub.scan)
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._hub.scan, revisions)
 
     def pull(self, model: str, revision: str) -> AbstractAsyncContextManager[AsyncIterator[PullStep]]:
         """A process of its own reads, writes and checks: nothing of a download is on this loop."""

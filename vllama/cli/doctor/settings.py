@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from vllama.cli.doctor.finding import Finding, broken, note, ok
 from vllama.cli.render import size
 
 if TYPE_CHECKING:
-    from vllama.config import VllamaConfig
+    from vllama.config import ModelConfig, VllamaConfig
     from vllama.host.host import ModelFiles
 
 NAMED_MAX = 3
@@ -49,7 +49,7 @@ def folders(config: "VllamaConfig") -> Iterator[Finding]:
     if not config.models_file.exists():
         yield ok("models.yaml", f"there is none ({config.models_file}): every model has the defaults")
         return
-    there = {files.id for files in _scan(config.transformers_cache)}
+    there = {files.id for files in _scan(config.transformers_cache, models)}
     if strangers := sorted(set(models) - there):
         says = f"{config.models_file}: {_some(strangers)} {'are' if len(strangers) > 1 else 'is'} not in the cache"
         yield note(
@@ -92,10 +92,11 @@ def cache(config: "VllamaConfig") -> Iterator[Finding]:
         yield ok("disk", f"{size(free)} are free below {folder}")
 
 
-def _scan(folder: Path) -> "tuple[ModelFiles, ...]":
+def _scan(folder: Path, models: "Mapping[str, ModelConfig] | None" = None) -> "tuple[ModelFiles, ...]":
+    from vllama.config import revisions_of
     from vllama.host.hub import Hub
 
-    return Hub(folder).scan()
+    return Hub(folder).scan(revisions_of(models or {}))
 
 
 def _writable(about: str, folder: Path, setting: str) -> Finding:
