@@ -56,6 +56,18 @@ def test_what_could_not_be_compiled_is_not(package: Path) -> None:
     assert not sources.fresh(str(package))
 
 
+def test_why_sources_run_is_said(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLAMA_PURE", raising=False)
+    assert sources.why_interpreted(str(package)) == "nothing was compiled"
+    (package / f"{sources.LIBRARY}so").write_bytes(b"")
+    stamp(package)
+    assert sources.why_interpreted(str(package)) == ""
+    os.utime(package / "a.py", ns=(1, 1))
+    assert "has changed" in sources.why_interpreted(str(package))
+    monkeypatch.setenv("VLLAMA_PURE", "1")
+    assert sources.why_interpreted(str(package)) == "VLLAMA_PURE is set"
+
+
 def loaded(root: Path, **env: str) -> str:
     """What a process loads as the links to engines, and the bytes that it takes at once."""
     code = "import vllama.api.link as m; print(type(m.__loader__).__name__, m.RECEIVE_BYTES)"

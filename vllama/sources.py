@@ -13,6 +13,7 @@ from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceF
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 STAMP = "compiled.txt"
+LIBRARY = "compiled__mypyc."  # what the twins share
 
 
 def marks(package: str, names: list[str]) -> list[str]:
@@ -37,6 +38,15 @@ def fresh(package: str = PACKAGE) -> bool:
         return bool(lines) and marks(package, [line.split(" ")[0] for line in lines]) == lines
     except OSError:
         return False
+
+
+def why_interpreted(package: str = PACKAGE) -> str:
+    """Why modules are loaded from their sources; "" where the compiled twins are."""
+    if os.environ.get("VLLAMA_PURE"):
+        return "VLLAMA_PURE is set"
+    if not any(name.startswith(LIBRARY) for name in os.listdir(package)):
+        return "nothing was compiled"
+    return "" if fresh(package) else "a source has changed since it was compiled"
 
 
 class SourcesOnly:

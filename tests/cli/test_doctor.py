@@ -210,3 +210,10 @@ def test_a_limit_that_the_server_cannot_raise_is_named_and_one_that_it_can_is_no
     assert named["state"] == "note"
     assert "1000" in named["says"]
     assert "ulimit -Hn" in named["mend"]
+
+
+def test_sources_that_run_though_they_could_be_compiled_are_noted(patient: Patient):
+    code, (found,) = patient.found("data path", VLLAMA_PURE="1")
+    assert (code, found["state"]) == (0, "note")
+    assert "VLLAMA_PURE is set" in found["says"]
+    assert "make compiled" in found["mend"]

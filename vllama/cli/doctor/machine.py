@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vllama import sources
 from vllama.cli.doctor.finding import Finding, broken, note, ok
 from vllama.cli.render import size
 
@@ -73,6 +74,11 @@ def machine() -> Iterator[Finding]:
     else:
         yield ok("ram", says)
     yield from _shm()
+    if why := sources.why_interpreted():
+        fix = "`make compiled` in a clone, else install vllama again where a C compiler is: a request costs a third less"
+        yield note("data path", f"it runs from its sources: {why}", fix)
+    else:
+        yield ok("data path", "compiled")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server takes as many as it may
     if most != resource.RLIM_INFINITY and most < FILES_LEAST:
         fix = f"raise the hard limit to {FILES_LEAST} or more (`ulimit -Hn`, LimitNOFILE= of a service)"
