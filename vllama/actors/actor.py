@@ -7,16 +7,23 @@ drops.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from vllama.actors.core.effects import Effect
 from vllama.actors.core.events import Event
 from vllama.actors.core.state import Folded
-from vllama.actors.journal import Journal
 
 S = TypeVar("S", bound=Folded)
 Decide = Callable[[S, Any, float], tuple[Sequence[Event], Sequence[Effect]]]
 Perform = Callable[["Actor[Any]", Effect, int], None]
+
+
+class Writes(Protocol):
+    """What an actor asks of the journal."""
+
+    def follow(self, actor: str, state: Folded) -> None: ...
+
+    def append(self, actor: str, cause: tuple[str, int], event: Event, at: float) -> int: ...
 
 
 class Actor(Generic[S]):
@@ -28,7 +35,7 @@ class Actor(Generic[S]):
         state: S,
         decide: Decide[S],
         evolve: Callable[[S, Any], None],
-        journal: Journal,
+        journal: Writes,
         perform: Perform,
         clock: Callable[[], float],
         on_bug: Callable[["Actor[Any]", Exception, int], None],
