@@ -86,7 +86,9 @@ def test_control_may_have_a_key_of_its_own(serve, tmp_path):
     file.write_text("# of the operators\n\n  operator-1 \noperator-2\n")
     _, http = serve({"VLLAMA_API_KEY": "user", "VLLAMA_CONTROL_KEY_FILE": str(file)})
     for path in ("/control/ps", "/control/info", "/debug/journal"):
-        assert (path, http.get(path, headers=bearer("user")).status_code) == (path, 401)
+        refused = http.get(path, headers=bearer("user"))
+        assert (path, refused.status_code) == (path, 401)
+        assert "`vllama` sends VLLAMA_CONTROL_KEY" in error_of(refused)["message"]
         for key in ("operator-1", "operator-2"):
             assert (path, http.get(path, headers=bearer(key)).status_code) == (path, 200)
     assert http.post("/control/stop", json={"model": CHAT}, headers=bearer("user")).status_code == 401
@@ -196,6 +198,7 @@ def test_the_command_line_sends_the_key(serve):
     assert json.loads(with_key.stdout)["instances"] == []
     without = ps({key: value for key, value in server.environ.items() if key != "VLLAMA_API_KEY"})
     assert without.returncode == 1
+    assert "This needs a key" in without.stderr
     assert "VLLAMA_API_KEY" in without.stderr
     assert "cli-secret" not in with_key.stdout + with_key.stderr
 

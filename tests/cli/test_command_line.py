@@ -333,6 +333,20 @@ def test_ps_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]):
     assert lines[-1] == "org/chat: no weights"
 
 
+def test_ps_says_why_an_engine_was_started_plainly_unless_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+):
+    plain = {"mode": "exec", "mode_reason": "its own env sets OMP_NUM_THREADS"}
+    render.ps(
+        {
+            "instances": [VIEW | plain, VIEW | {"mode": "exec", "mode_reason": "engine_start is exec"}],
+            "devices": [],
+        }
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:] == ["", "org/chat: started plainly, not forked: its own env sets OMP_NUM_THREADS"]
+
+
 def test_ps_tells_a_long_error_in_one_line_and_where_the_rest_is(capsys: pytest.CaptureFixture[str]):
     error = "the engine exited with code 1\n" + "  File x, line 1\n" * 18 + "ValueError: no such dtype"
     render.ps({"instances": [VIEW | {"phase": "failed", "error": error}], "devices": []})

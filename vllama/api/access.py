@@ -156,7 +156,7 @@ class Access:
                 "control_disabled",
             )
         if not self._keys.opens(_given(headers), control=control):
-            return _unauthorized(control=control)
+            return _unauthorized(control=control and bool(self._keys.control))
         if control or scope["type"] == "websocket":
             return self._foreign(headers, control=control)
         return None
@@ -209,10 +209,10 @@ def _given(headers: Sequence[tuple[bytes, bytes]]) -> list[str]:
 
 
 def _unauthorized(*, control: bool) -> JSONResponse:
-    wanted = "a control key" if control else "a key"
+    wanted, variable = ("a control key", "VLLAMA_CONTROL_KEY") if control else ("a key", "VLLAMA_API_KEY")
     answer = plain_answer(
         401,
-        f"This needs {wanted} of this server: send it as `Authorization: Bearer KEY` (`vllama` sends VLLAMA_API_KEY).",
+        f"This needs {wanted} of this server: send it as `Authorization: Bearer KEY` (`vllama` sends {variable}).",
         "invalid_api_key",
     )
     answer.headers["WWW-Authenticate"] = "Bearer"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ERROR_CHARACTERS_MAX = 300
+CHOSEN = "engine_start is exec"  # no fork was wanted: nothing to tell of
 
 PS_COLUMNS = (
     "MODEL",
@@ -138,6 +139,8 @@ def ps(answer: Mapping[str, Any]) -> None:
             say(f"\n{view['model']}: {_in_short(view)}")
         if priority := view.get("priority"):
             say(f"\n{view['model']}: {'is wanted at ' if view['waiting'] else ''}priority {priority}")
+        if (why := view.get("mode_reason")) and why != CHOSEN:
+            say(f"\n{view['model']}: started plainly, not forked: {why}")
         for note in view.get("notes", ()):
             say(f"\n{view['model']}: {note}")
     _restart_lines(instances)
