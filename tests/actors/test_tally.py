@@ -12,6 +12,7 @@ from vllama.actors.core.state import BROKER
 from vllama.actors.record import Record
 from vllama.actors.tally import Histogram, Tally
 from vllama.actors.tally.books import books
+from vllama.actors.tally.numbers import NAMES
 
 
 def told(*story: tuple[float, str, object]) -> Tally:
@@ -163,6 +164,15 @@ def test_over_whole_histories_nothing_is_lost(seed: int) -> None:
     look = books(world.journal.states.broker())
     for device, total in look.totals:
         assert sum(size for of, _, size in look.devices if of == device) == total
+
+
+def test_a_copy_is_of_every_number() -> None:
+    tally = Tally()
+    assert set(vars(tally) if hasattr(tally, "__dict__") else NAMES) == set(NAMES)
+    tally.warm["m"] += 1
+    copy = tally.copy()
+    tally.warm["m"] += 1
+    assert (copy.warm, tally.warm) == ({"m": 1}, {"m": 2})
 
 
 def test_books_of_nothing_are_empty() -> None:

@@ -61,11 +61,13 @@ class Catalog:
 
     def kind_of(self, model: str) -> str:
         """What a model surely does; "" where its entry tells vLLM to run it as something else."""
-        if (kind := self._kinds.get(model)) is None:
-            files = self.files.get(model)
-            given = {name.strip().lstrip("-").replace("_", "-") for name in self.of(model).extra_args}
-            kind = files.kind if files is not None and not given & RUNNERS else ""
-            self._kinds[model] = kind
+        if (kind := self._kinds.get(model)) is not None:
+            return kind
+        files = self.files.get(model)
+        if files is None:
+            return ""
+        given = {name.strip().lstrip("-").replace("_", "-") for name in self.of(model).extra_args}
+        kind = self._kinds[model] = "" if given & RUNNERS else files.kind
         return kind
 
     async def ready(self) -> None:

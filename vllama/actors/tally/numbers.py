@@ -17,6 +17,12 @@ class Rise(NamedTuple):
     ended: float
 
 
+NAMES = (
+    "starts", "wakes", "sleeps", "descents", "evictions", "caused", "cancelled", "failures", "refusals", "leases", "warm",
+    "waits", "rises", "falls", "phase_s", "phases", "last_rise", "asked", "going", "faulted",
+)  # fmt: skip  # a compiled object does not tell them
+
+
 class Numbers:
     """Counters only grow; `asked`, `phases` and `going` are what is under way."""
 
@@ -45,7 +51,8 @@ class Numbers:
     def copy(self) -> Self:
         """As they are now: for a reader in another thread."""
         twin = type(self)()
-        for name, value in vars(self).items():
+        for name in NAMES:
+            value = getattr(self, name)
             held = value.copy()
             if value and isinstance(value, defaultdict) and isinstance(next(iter(value.values())), Histogram):
                 held = {key: histogram.copy() for key, histogram in value.items()}
