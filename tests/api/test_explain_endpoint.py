@@ -42,7 +42,7 @@ def test_a_request_that_another_model_made_room_for(rig: Rig) -> None:
     assert json.loads(cli(CHAT, "--json").stdout)["explanations"][0] == wait
     unknown = cli("nobody")
     assert (unknown.returncode, unknown.stderr.count("\n")) == (1, 1)
-    assert "holds no request nobody" in unknown.stderr
+    assert "nor does the server remember a request of this id" in unknown.stderr
 
 
 def test_a_refusal_by_its_request_and_what_is_no_question(rig: Rig) -> None:
