@@ -5,6 +5,7 @@ The demo, the tests and the benches use it.
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import httpx
 
 TAG = "VLLAMA_RUN_TAG"
 POLL_S = 0.05
+PORTS = (10_000, 30_000)
 LOG_TAIL_LINES = 40
 
 
@@ -97,10 +99,16 @@ def pss_bytes(pid: int) -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody listens on. Below those that the kernel gives to clients: between this look and the server's own
+    bind, another test's connection would sit on one of them."""
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_until(happened: Callable[[], bool], timeout_s: float) -> bool:
