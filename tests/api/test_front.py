@@ -313,6 +313,31 @@ def test_a_client_that_vanishes_closes_the_engines_connection(way: tuple[str, ..
     play(test, script)
 
 
+def test_who_is_not_read_and_leaves_is_noticed(way: tuple[str, ...]):
+    """Before its answer comes, and before what it has sent too early is read."""
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def script(reader, writer) -> None:
+        await take(reader)
+        asked.set()
+        await reader.read()
+        closed.set()
+
+    async def test(place: Stand) -> None:
+        _, writer = await place.dial()
+        writer.write(request(FAST, None, *way))
+        await asked.wait()
+        writer.write(request(ORDINARY, {"a": "b" * 4000}) * 20)
+        (front,) = place.common.connections
+        await place.until(lambda: front._held_up)
+        writer.transport.abort()
+        await closed.wait()
+        await place.until(lambda: not place.common.connections and not place.desk.out)
+        assert not place.common.departures.watched
+
+    play(test, script)
+
+
 def test_a_client_that_vanishes_in_its_body_reaches_nobody(way: tuple[str, ...]):
     async def test(place: Stand) -> None:
         _, writer = await place.dial()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from vllama.actors import Route
 from vllama.api.access import Keys
+from vllama.api.fast.departures import Departures
 from vllama.api.fast.head import Head, Heads
 from vllama.api.kinds import unserved
 from vllama.api.links import Links
@@ -36,6 +37,7 @@ class Common:
         self.pace = edge.pace
         self.traffic = edge.traffic
         self.heads = Heads()
+        self.departures = Departures()
         self.connections: set[Waiting] = set()
         self._default: list[tuple[bytes, bytes]] = []
         self._default_lines = b""

@@ -89,6 +89,7 @@ class Front:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSED
+        self._watched_no_more()
         self._forget()
         if self._passage is not None:
             self._passage.gone()
@@ -323,7 +324,7 @@ class Front:
         self._state = _HEAD
         self._wait(self._config.timeout_keep_alive)
         if self._held_up:
-            self._held_up = False
+            self._watched_no_more()
             self.transport.resume_reading()
         if self._held:
             self._loop.call_soon(self._held_request)
@@ -336,8 +337,15 @@ class Front:
     def _hold(self, data: bytes) -> None:
         self._held += data
         if len(self._held) > HELD_BYTES_MAX:
-            self._held_up = True
             self.transport.pause_reading()
+            if not self._held_up:
+                self._held_up = True
+                self._common.departures.watch(self._fd, self.transport)
+
+    def _watched_no_more(self) -> None:
+        if self._held_up:
+            self._held_up = False
+            self._common.departures.forget(self._fd)
 
     def _wait(self, seconds: float) -> None:
         self.deadline = self._loop.time() + seconds

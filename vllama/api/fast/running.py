@@ -24,6 +24,7 @@ async def running(common: Common) -> AsyncIterator[None]:
             for look in looks:
                 look.cancel()
     finally:
+        common.departures.close()
         common.links.close()
 
 
