@@ -73,9 +73,9 @@ class Engine:
         await self.call("POST", "/collective_rpc", {"method": "reload_weights"})
         await self.call("POST", "/wake_up?tags=kv_cache")
 
-    def private_bytes(self) -> int:
+    async def private_bytes(self) -> int:
         """What the whole tree holds alone."""
-        return sum(private_bytes(pid) for pid in self.processes.tree_pids(self.launch_id))
+        return sum(private_bytes(pid) for pid in await self.processes.tree(self.launch_id))
 
 
 def private_bytes(pid: int) -> int:

@@ -38,15 +38,15 @@ def test_level_2_gives_back_weights_and_kv_cache_at_the_third_cycle_as_at_the_fi
             before = await chat(engine)
             assert "Paris" in before[0]["message"]["content"]
             for _ in range(3):
-                awake = engine.private_bytes()
+                awake = await engine.private_bytes()
                 await engine.call("POST", "/sleep?level=2")
-                asleep = engine.private_bytes()
+                asleep = await engine.private_bytes()
                 assert awake - asleep >= 0.8 * (weights + KV_BYTES), f"{awake / MB} MB -> {asleep / MB} MB"
                 await engine.wake_from_2()
                 assert await chat(engine) == before
-            awake = engine.private_bytes()
+            awake = await engine.private_bytes()
             await engine.call("POST", "/sleep?level=1")
-            asleep = engine.private_bytes()
+            asleep = await engine.private_bytes()
             assert 0.8 * KV_BYTES <= awake - asleep <= 1.5 * KV_BYTES, f"{awake / MB} MB -> {asleep / MB} MB"
             await engine.call("POST", "/wake_up")
             assert await chat(engine) == before

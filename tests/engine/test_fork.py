@@ -35,7 +35,7 @@ def test_a_forked_engine_outlives_its_zygote_and_a_stop_ends_it_with_0(tiny_cach
             assert proctree.look(zygote) is None
             assert await second.chat("the cat") == before
             assert await engine.chat("the cat") == before
-            pids = host.processes.tree_pids("e")
+            pids = await host.processes.tree("e")
             host.processes.kill("e", 30)
             event = await host.event("exited", "e")
             assert (event.code, event.why) == (0, ""), engine.log.read_text()[-2000:]
@@ -45,7 +45,7 @@ def test_a_forked_engine_outlives_its_zygote_and_a_stop_ends_it_with_0(tiny_cach
             os.kill(second.started.pid, signal.SIGKILL)
             assert (await host.event("exited", "second")).code == -signal.SIGKILL
             third = await start(host.processes, tmp_path, path, launch_id="third")
-            pids = host.processes.tree_pids("third")
+            pids = await host.processes.tree("third")
             os.kill(pids[0], signal.SIGKILL)
             assert (await host.event("exited", "third")).why == "lost"
             await soon(lambda: none_of(list(pids)), GONE_S)
@@ -120,7 +120,7 @@ def test_what_a_fork_cannot_honour_is_started_plainly_and_says_so(tiny_cache, tm
             await plain.call("POST", "/sleep?level=2")
             await plain.wake_from_2()
             assert await plain.chat("the cat") == before
-            for pid in host.processes.tree_pids("x"):
+            for pid in await host.processes.tree("x"):
                 if not proctree.look(pid).comm.startswith(proctree.OURS):
                     os.kill(pid, signal.SIGINT)
                     os.kill(pid, signal.SIGHUP)

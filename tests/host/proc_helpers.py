@@ -61,7 +61,8 @@ class Server:
         started = await self.processes.launch(order)
         await soon(lambda: "up" in log.read_text())
         # child and grandchild too
-        await soon(lambda: len(self.processes.tree_pids(launch_id)) == 4)
+        await soon(lambda: len(below(started.pid)) == 2)
+        assert len(await self.processes.tree(launch_id)) == 4
         return started.pid
 
     async def event(self, kind: str, launch_id: str = "") -> ProcessEvent:

@@ -34,7 +34,7 @@ async def main() -> None:
     for text in sys.argv[3:]:
         order = Order(**json.loads(text))
         started = await processes.launch(order)
-        pids = processes.tree_pids(order.launch_id)
+        pids = await processes.tree(order.launch_id)
         say(launched=order.launch_id, pid=started.pid, mode=started.mode, reason=started.reason, pids=pids)
     await asyncio.Event().wait()
 

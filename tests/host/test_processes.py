@@ -28,7 +28,7 @@ def test_an_engine_runs_with_its_arguments_and_names_and_a_stop_leaves_nothing(t
         async with server(tmp_path) as host:
             pid = await host.launch("a", argv=("--port", "1"), env={"STAND_IN": "yes"})
             assert (tmp_path / "a.log").read_text() == "up --port 1 yes\n"
-            pids = host.processes.tree_pids("a")
+            pids = await host.processes.tree("a")
             assert pid in pids
             assert engine_leftovers(host) != []
             host.processes.kill("a", 10)
@@ -38,7 +38,7 @@ def test_an_engine_runs_with_its_arguments_and_names_and_a_stop_leaves_nothing(t
             assert gone(pids[1:])  # its tree is gone when it is said to be; the keeper that said so goes next
             await soon(lambda: gone(pids[:1]), 5)
             assert engine_leftovers(host) == []
-            assert host.processes.tree_pids("a") == ()
+            assert await host.processes.tree("a") == ()
             host.processes.kill("a", 10)
 
     asyncio.run(story())
@@ -59,12 +59,28 @@ def test_a_kill_without_grace_and_one_whose_grace_is_over_end_the_tree(tmp_path)
     asyncio.run(story())
 
 
+def test_each_tree_is_its_own_engines_and_who_is_gone_has_none(tmp_path):
+    async def story():
+        async with server(tmp_path) as host:
+            names = ["a", "b", "c"]
+            pids = {name: await host.launch(name) for name in names}
+            host.processes.kill("c", 0)
+            await host.event("exited", "c")
+            trees = await host.processes.trees([*names, "nobody"])
+            assert [len(trees[name]) for name in [*names, "nobody"]] == [4, 4, 0, 0]
+            assert len({*trees["a"], *trees["b"]}) == 8
+            assert pids["a"] in trees["a"]
+            assert pids["b"] in trees["b"]
+
+    asyncio.run(story())
+
+
 def test_an_api_server_that_is_killed_takes_its_tree_along(tmp_path):
     async def story():
         async with server(tmp_path) as host:
             other = await host.launch("other")
             pid = await host.launch("a")
-            pids = host.processes.tree_pids("a")
+            pids = await host.processes.tree("a")
             os.kill(pid, signal.SIGKILL)
             event = await host.event("exited", "a")
             assert (event.code, event.why) == (-signal.SIGKILL, "")
@@ -81,7 +97,7 @@ def test_a_keeper_that_is_killed_leaves_its_tree_to_the_guard(tmp_path):
         async with server(tmp_path) as host:
             other = await host.launch("other")
             await host.launch("a")
-            pids = host.processes.tree_pids("a")
+            pids = await host.processes.tree("a")
             os.kill(pids[0], signal.SIGKILL)
             event = await host.event("exited", "a")
             assert (event.code, event.why) == (-signal.SIGKILL, "lost")
@@ -100,8 +116,8 @@ def test_without_its_guard_no_engine_lives_and_the_next_launch_has_a_new_one(tmp
             guard = host.processes.helper_pids()[0]
             await host.launch("a")
             await host.launch("b")
-            pids = host.processes.tree_pids("a") + host.processes.tree_pids("b")
-            victims = [guard, host.processes.tree_pids("a")[0]] if keepers_too else [guard]
+            pids = await host.processes.tree("a") + await host.processes.tree("b")
+            victims = [guard, (await host.processes.tree("a"))[0]] if keepers_too else [guard]
             for pid in victims:
                 os.kill(pid, signal.SIGKILL)
             await host.event("guard_lost")
@@ -120,7 +136,7 @@ def test_closing_ends_engines_that_still_run(tmp_path):
         async with server(tmp_path) as host:
             await host.launch("a")
             await host.launch("b")
-            pids = host.processes.tree_pids("a") + host.processes.helper_pids()
+            pids = await host.processes.tree("a") + host.processes.helper_pids()
         assert gone(pids)
         assert host.events == []
         with pytest.raises(LaunchError, match="closed"):

@@ -133,7 +133,7 @@ class LocalHost:
 
     async def sample(self) -> HostSample:
         helpers = self._processes.helper_pids()
-        sample = await asyncio.to_thread(self._measure, self._trees(), helpers)
+        sample = await asyncio.to_thread(self._measure, await self._trees(), helpers)
         for kind, detail in self._memories.news():
             self._events.append(kind, detail=detail)
         return sample
@@ -143,8 +143,8 @@ class LocalHost:
         launch = self._launches.get(launch_id)
         if launch is None or not launch.alive:
             return {}
-        one = {launch_id: self._processes.tree_pids(launch_id)}
-        trees = self._trees() if self._memories.on_gpus else one  # what is estimated follows from all of them
+        # On GPUs what is estimated follows from all of them.
+        trees = await (self._trees() if self._memories.on_gpus else self._processes.trees([launch_id]))
         sample = await asyncio.to_thread(self._measure, trees, ())
         return {device.id: device.used_by.get(launch_id, 0) for device in sample.devices}
 
@@ -190,7 +190,7 @@ class LocalHost:
         deadline = time.monotonic() + wait_s
         looked_at, quiet_s = 0.0, 0.0
         while not launch.gone.is_set():
-            pids = self._processes.tree_pids(launch_id)
+            pids = await self._processes.tree(launch_id)
             if await self._serves(launch, pids):
                 launch.was_ready = True
                 return ReadyState("ready")
@@ -244,16 +244,16 @@ class LocalHost:
         if launch.proc is not None:
             self._processes.kill(launch_id, grace_s)
 
-    def _trees(self) -> dict[str, tuple[int, ...]]:
+    async def _trees(self) -> dict[str, tuple[int, ...]]:
         """The processes of each launch that lives."""
-        alive = [name for name, launch in self._launches.items() if launch.alive]
-        return {name: self._processes.tree_pids(name) for name in alive}
+        return await self._processes.trees([name for name, launch in self._launches.items() if launch.alive])
 
     async def _moving(self, launch: Launch) -> None:
         """GPU memory changes hands from here on: a driver that does not show whose it is has to be watched."""
         if self._memories.on_gpus:
             spec = launch.spec
-            await asyncio.to_thread(self._memories.moving, spec.launch_id, spec.devices, self._trees())
+            trees = await self._trees()
+            await asyncio.to_thread(self._memories.moving, spec.launch_id, spec.devices, trees)
 
     def _prepare(self, spec: LaunchSpec) -> Launch:
         """Port and log of a launch."""

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,14 +170,25 @@ class Processes:
         with contextlib.suppress(OSError):  # the keeper is gone: its end is noticed by its socket
             packets.send(engine.status, {"op": "term", "grace_s": grace_s} if grace_s > 0 else {"op": "kill"})
 
-    def tree_pids(self, launch_id: str) -> tuple[int, ...]:
-        """The live processes of the engine, its keeper included; () when it is gone. Reads /proc (a few ms)."""
-        engine = self._engines.get(launch_id)
-        if engine is None or not proctree.alive(*engine.keeper):
-            return ()
-        below = [proc for proc in proctree.descendants([engine.keeper[0]]) if not proc.ended]
-        engine.tree |= {proc.pid: proc.start for proc in below}
-        return (engine.keeper[0], *(proc.pid for proc in below))
+    async def trees(self, launch_ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The live processes of each of these engines, its keeper first; () of one that is gone. One look at /proc for all of
+        them, in a thread: on a machine with many processes it takes longer than a stream can wait."""
+        engines = {name: self._engines.get(name) for name in launch_ids}
+        keepers = [engine.keeper for engine in engines.values() if engine is not None]
+        found = await asyncio.to_thread(proctree.families, keepers) if keepers else {}
+        trees: dict[str, tuple[int, ...]] = {}
+        for name, engine in engines.items():
+            below = found.get(engine.keeper) if engine is not None else None
+            if engine is None or below is None:
+                trees[name] = ()
+                continue
+            engine.tree |= {proc.pid: proc.start for proc in below}
+            trees[name] = (engine.keeper[0], *(proc.pid for proc in below))
+        return trees
+
+    async def tree(self, launch_id: str) -> tuple[int, ...]:
+        """As `trees`, of one."""
+        return (await self.trees([launch_id]))[launch_id]
 
     def helper_pids(self) -> tuple[int, ...]:
         """Guard and zygote, as far as they live: what is booked as `shared`."""

@@ -115,15 +115,37 @@ def children(pid: int, procs: dict[int, Proc] | None = None) -> list[Proc]:
 
 def descendants(roots: Iterable[int], procs: dict[int, Proc] | None = None) -> list[Proc]:
     """Everything below `roots` (not themselves), parents before children."""
-    below: dict[int, list[Proc]] = {}
-    for proc in (everyone() if procs is None else procs).values():
-        below.setdefault(proc.ppid, []).append(proc)
+    return _below(roots, _by_parent(everyone() if procs is None else procs))
+
+
+def families(roots: Iterable[tuple[int, int]]) -> dict[tuple[int, int], list[Proc]]:
+    """What lives below each of these processes (pid, start time), none of which is below another; one that has ended is left
+    out. However many they are, /proc is read once."""
+    procs = everyone()
+    kids = _by_parent(procs)
+    found: dict[tuple[int, int], list[Proc]] = {}
+    for pid, start in roots:
+        root = procs.get(pid)
+        if root is not None and root.start == start and not root.ended:
+            found[pid, start] = [proc for proc in _below([pid], kids) if not proc.ended]
+    return found
+
+
+def _by_parent(procs: dict[int, Proc]) -> dict[int, list[Proc]]:
+    kids: dict[int, list[Proc]] = {}
+    for proc in procs.values():
+        kids.setdefault(proc.ppid, []).append(proc)
+    return kids
+
+
+def _below(roots: Iterable[int], kids: dict[int, list[Proc]]) -> list[Proc]:
+    """Takes what it finds out of `kids`: a pid that is its own ancestor by now is not followed for ever."""
     found: list[Proc] = []
     queue = list(roots)
     while queue:
-        kids = below.pop(queue.pop(), [])
-        found += kids
-        queue += [kid.pid for kid in kids]
+        new = kids.pop(queue.pop(), [])
+        found += new
+        queue += [kid.pid for kid in new]
     return found
 
 
