@@ -1,6 +1,9 @@
 """An engine that costs nothing: answers and streams as vLLM does, and lets vllama start, probe and wake it.
 
-    python backend.py --port N [--host H] [anything else vLLM knows]
+    python backend.py --port N [--host H] [--shared SOCKET] [anything else vLLM knows]
+
+With BENCH_SHARED=SOCKET in its environment it gives its port to the backend that has `--shared SOCKET`, and is there: a hundred
+engines cost the machine then what one costs.
 
 A request whose body has no `"stream"` gets 1 KB of JSON. A streamed one gets `max_tokens` events of about 180 bytes at as many
 a second as its first message says (`rate=50`; 0: the first event, then silence until the client leaves). Each event has
@@ -12,6 +15,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 
@@ -80,13 +84,16 @@ DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 class Sleep:
-    """What /is_sleeping says."""
+    """What /is_sleeping says of one engine."""
 
     now = False
 
 
 class Connection(asyncio.Protocol):
     """One client, its requests one by one; a stream ends with its connection."""
+
+    def __init__(self, sleep: Sleep) -> None:
+        self.sleep = sleep
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
@@ -128,10 +135,10 @@ class Connection(asyncio.Protocol):
             case b"/v1/completions":
                 self.transport.write(COMPLETION)
             case b"/sleep" | b"/wake_up":
-                Sleep.now = self.path == b"/sleep" or b"tags=weights" in self.query
+                self.sleep.now = self.path == b"/sleep" or b"tags=weights" in self.query
                 self.transport.write(OK)
             case b"/is_sleeping":
-                self.transport.write(json_answer({"is_sleeping": Sleep.now}))
+                self.transport.write(json_answer({"is_sleeping": self.sleep.now}))
             case b"/health" | b"/reset_prefix_cache" | b"/collective_rpc":
                 self.transport.write(OK)
             case _:
@@ -157,17 +164,62 @@ class Connection(asyncio.Protocol):
             self.timer = asyncio.get_running_loop().call_at(self.next_at, self.tick)
 
 
+def listener(host: str, port: int) -> socket.socket:
+    sock = socket.create_server((host, port), backlog=4096)
+    sock.setblocking(False)
+    return sock
+
+
+async def serve(sock: socket.socket) -> None:
+    sleep = Sleep()
+    await asyncio.get_running_loop().create_server(lambda: Connection(sleep), sock=sock)
+
+
+async def take_over(path: str) -> None:
+    """Serve on what others give to this unix socket; the word back says that it is served."""
+    loop = asyncio.get_running_loop()
+
+    async def one(giver: socket.socket) -> None:
+        with giver:
+            _, fds, _, _ = socket.recv_fds(giver, 1, 1)
+            await serve(socket.socket(fileno=fds[0]))
+            giver.send(b"!")
+
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen(1024)
+        sock.setblocking(False)
+        while True:
+            giver, _ = await loop.sock_accept(sock)
+            giver.setblocking(True)
+            await one(giver)
+
+
+def give(sock: socket.socket, path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as taker:
+        taker.connect(path)
+        socket.send_fds(taker, [b"!"], [sock.fileno()])
+        taker.recv(1)
+
+
 async def main(argv: list[str]) -> None:
-    given = {name: argv[at + 1] for at, name in enumerate(argv[:-1]) if name in ("--host", "--port")}
+    given = {
+        name: argv[at + 1] for at, name in enumerate(argv[:-1]) if name in ("--host", "--port", "--shared")
+    }
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    server = await loop.create_server(
-        Connection, given.get("--host", "127.0.0.1"), int(given.get("--port", "0")), backlog=4096
-    )
-    print(f"INFO Application startup complete on {server.sockets[0].getsockname()[1]}.", flush=True)
-    await ended.wait()
-    os._exit(0)
+    sock = listener(given.get("--host", "127.0.0.1"), int(given.get("--port", "0")))
+    if shared := os.environ.get("BENCH_SHARED"):
+        give(sock, shared)
+    else:
+        await serve(sock)
+    print(f"INFO Application startup complete on {sock.getsockname()[1]}.", flush=True)
+    async with asyncio.TaskGroup() as tasks:
+        if "--shared" in given:
+            tasks.create_task(take_over(given["--shared"]))
+        await ended.wait()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ BACKEND = HERE / "backend.py"
 START_TIMEOUT_S = 120
 WAKE_TIMEOUT_S = 300
 STARTED_AT_ONCE = 16
+WAKE_PASSES_MAX = 20
 CORES = sorted(os.sched_getaffinity(0))
 # The subject has a core for itself; load and backend share the other one.
 PROXY_CORES = {CORES[0]}
@@ -78,6 +79,8 @@ class Stand:
         self._stack = stack
         self._folder = ROOT / ".demo" / "bench-proxy"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._shared = self._folder / f"backend-{os.getpid()}"
+        stack.callback(self._shared.unlink, missing_ok=True)
         self._backend: Subject | None = None
 
     def start(self, name: str) -> Subject:
@@ -103,7 +106,8 @@ class Stand:
     def backend(self) -> Subject:
         if self._backend is None:
             port = free_port()
-            command = [sys.executable, str(BACKEND), "--port", str(port)]
+            self._shared.unlink(missing_ok=True)
+            command = [sys.executable, str(BACKEND), "--port", str(port), "--shared", str(self._shared)]
             self._backend = self._run(self._stack, "direct", command, port, LOAD_CORES)
         return self._backend
 
@@ -113,6 +117,7 @@ class Stand:
         models = [CHAT, *(f"tiny/chat-{number}" for number in range(1, known))]
         cache = make_cache(folder / "hub", dict.fromkeys(models, "Qwen3ForCausalLM"))
         env = {
+            "BENCH_SHARED": str(self._shared) if self.backend.pids else "",
             "VLLAMA_ENGINE_ENTRY": str(BACKEND),
             "VLLAMA_ENGINE_START": "exec",
             "VLLAMA_KV_DEFAULT_MAX": "1MiB",
@@ -121,8 +126,7 @@ class Stand:
         server = Vllama(folder / "server", cache, env=env, args=args)
         stack.callback(server.kill)
         server.start(START_TIMEOUT_S)
-        with ThreadPoolExecutor(STARTED_AT_ONCE) as pool:
-            list(pool.map(lambda model: ask_once(server.port, model, WAKE_TIMEOUT_S), models[:awake]))
+        wake(server, models[:awake])
         tree = {server.pid, *(proc.pid for proc in descendants(server.pid))}
         engines = {pid for pid in tree if is_backend(pid)}
         for pid in tree:
@@ -206,6 +210,20 @@ class Stand:
             raise SystemExit(f"{name} did not answer in {START_TIMEOUT_S} s; its log is {path}")
         tree = [running.pid, *(proc.pid for proc in descendants(running.pid))]
         return Subject(name, port, tree, [CHAT])
+
+
+def wake(server: Vllama, models: list[str]) -> None:
+    """All of these are awake. Until an engine is measured it is booked with what an engine takes, and the first ones may have
+    to sleep for the last ones: they are woken again."""
+    missing = models
+    for _ in range(WAKE_PASSES_MAX):
+        with ThreadPoolExecutor(STARTED_AT_ONCE) as pool:
+            list(pool.map(lambda model: ask_once(server.port, model, WAKE_TIMEOUT_S), missing))
+        rows = server.get("/control/ps")["instances"]
+        missing = sorted({*models} - {row["model"] for row in rows if row["phase"] == "awake"})
+        if not missing:
+            return
+    raise SystemExit(f"vllama does not keep {len(models)} models awake: {len(missing)} sleep")
 
 
 def ask_once(port: int, model: str, timeout_s: float) -> None:

@@ -1,5 +1,7 @@
 """Stories of one instance: what each phase makes of each message (protocol.md 5)."""
 
+from dataclasses import fields
+
 import pytest
 
 from tests.actors.play import Story, play, to_broker
@@ -404,3 +406,13 @@ def test_reset_forgets_all_but_the_fencing_numbers() -> None:
     evolve(state, ev.InstanceReset("bug"))
     assert state.phase is Phase.STOPPED
     assert (state.run, state.lease, state.slot, state.timer) == numbers
+
+
+def test_a_copy_shares_nothing_that_changes():
+    state = fresh()
+    twin = state.copy()
+    assert twin == state
+    for each in fields(state):
+        value = getattr(state, each.name)
+        if isinstance(value, dict | list | set):
+            assert getattr(twin, each.name) is not value, each.name

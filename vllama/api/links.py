@@ -12,7 +12,7 @@ from vllama.errors import Overloaded
 
 # An engine closes an idle connection after 5 s; we let go first, so that a request never meets a closing one.
 KEEPALIVE_S = 3.0
-KEPT_MAX = 64  # idle ones of one engine
+KEPT_MAX = 256  # idle ones of one engine
 CONNECT_TIMEOUT_S = 10.0
 # What keeps a connection from being made here; of the engine it says nothing.
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})

@@ -5,7 +5,8 @@ folding a journal starts from a fresh state or from a snapshot's copy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 from vllama.actors.core import events as ev
@@ -95,15 +96,16 @@ class State:
 
     def copy(self) -> "State":
         """An independent copy: the containers are the only mutable parts."""
-        return replace(
-            self,
-            waiting=dict(self.waiting),
-            own_priorities=dict(self.own_priorities),
-            serving=dict(self.serving),
-            lent=dict(self.lent),
-            goals=dict(self.goals),
-            misses=dict(self.misses),
+        twin = State(
+            *_values(self)
+        )  # not dataclasses.replace: a snapshot may copy a hundred, on a request's way
+        twin.waiting, twin.serving, twin.lent = dict(self.waiting), dict(self.serving), dict(self.lent)
+        twin.own_priorities, twin.goals, twin.misses = (
+            dict(self.own_priorities),
+            dict(self.goals),
+            dict(self.misses),
         )
+        return twin
 
     def levels(self, policy: Policy) -> tuple[Level, ...]:
         """The sleep levels among which the broker may choose."""
@@ -140,6 +142,9 @@ class State:
     def goals_down(self) -> bool:
         """A command wants it asleep or stopped."""
         return any(goal.verb != "start" for goal in self.goals.values())
+
+
+_values: Callable[[State], tuple[Any, ...]] = attrgetter(*(each.name for each in fields(State)))
 
 
 def evolve(state: State, event: ev.Event) -> None:
