@@ -2,6 +2,8 @@
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-bookworm AS wheel
+# What is on a warm request's way is compiled.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /src
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY vllama ./vllama

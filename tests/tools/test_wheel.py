@@ -15,7 +15,7 @@ from tests.wheels import PIP, ROOT, build, run, tracked
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel"))
+    return build(tmp_path_factory.mktemp("wheel"), pure=True)
 
 
 @pytest.fixture

@@ -75,9 +75,7 @@ def machine() -> Iterator[Finding]:
         yield ok("ram", says)
     yield from _shm()
     if why := sources.why_interpreted():
-        fix = (
-            "`make compiled` in a clone, or VLLAMA_COMPILE=1 before pip install: a request costs a third less"
-        )
+        fix = "`make compiled` in a clone, else install vllama again where a C compiler is: a request costs a third less"
         yield note("data path", f"it runs from its sources: {why}", fix)
     else:
         yield ok("data path", "compiled")
