@@ -174,6 +174,15 @@ def measure(only: list[str], rounds: int, *, quick: bool) -> tuple[Samples, list
     return samples, work
 
 
+def keep(name: str, figures: Mapping[str, float], samples: Samples) -> None:
+    """The figures as one flat object, what they were made of beside it."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps(dict(figures), indent=1) + "\n", encoding="utf-8")
+    path.with_name(f"{name}-rounds.json").write_text(json.dumps(samples, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join([*SUBJECTS, "flat"]), help="names with commas between")
@@ -195,10 +204,7 @@ def main() -> None:
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:g}")
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "proxy.json"
-    path.write_text(json.dumps(figures | {"rounds": samples}, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    keep("proxy", figures, samples)
 
 
 if __name__ == "__main__":

@@ -265,8 +265,9 @@ def main() -> int:
         "seed": options.seed,
         "requests": len(trace),
         "load": round(load_of(models, trace, duration_s), 3),
-        "rows": rows,
     }
+    for row in rows:
+        report |= {f"{row['policy']}_{name}": value for name, value in row.items() if name != "policy"}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "replay.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"written to {OUT / 'replay.json'}")

@@ -8,7 +8,6 @@ would give, from what a request takes of workers and system together.
 """
 
 import argparse
-import json
 import os
 import socket
 import statistics
@@ -19,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
-from common import OUT, ROOT
+from common import ROOT
 
 sys.path.insert(0, str(ROOT))
 
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from data_path.cpu import pin
 from data_path.subjects import Stand, Subject
-from proxy import Load, calibrate, progress, settle
+from proxy import Load, calibrate, keep, progress, settle
 from serving import wait_until
 
 if TYPE_CHECKING:
@@ -152,10 +151,7 @@ def main() -> None:
     found["noise"] = round(max(work) / statistics.median(work), 2)
     for name, value in found.items():
         print(f"{name:<32}  {value:g}")
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "workers.json"
-    path.write_text(json.dumps(found | {"rounds": samples}, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+    keep("workers", found, samples)
 
 
 if __name__ == "__main__":

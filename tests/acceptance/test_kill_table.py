@@ -18,6 +18,7 @@ from tests.api.rig import chat_body
 from tests.fakes.fake_gpu import GIB
 
 BOUND_S = 60
+GONE_S = 5  # after `kill -9` of vllama at any moment
 PHASES = ("starting", "awake", "draining", "falling_asleep", "asleep", "waking", "stopping")
 # What the engine does there is held open for ever: the first signal would wait for it, the second one hurries.
 HELD = ("falling_asleep", "waking", "stopping")
@@ -114,7 +115,7 @@ class Cell:
             caller.join(BOUND_S)
             assert not caller.is_alive()
 
-    def nothing_is_left(self) -> None:
+    def nothing_is_left(self, within_s: float = BOUND_S) -> None:
         """Of the engine and what it held: no process, no GPU memory."""
 
         def alive() -> list[Proc]:
@@ -125,7 +126,7 @@ class Cell:
                 if proc.pid not in own and (stat := stat_of(proc.pid)) and stat.proc == proc and stat.state != "Z"
             ]  # fmt: skip
 
-        assert wait_until(lambda: not alive(), BOUND_S), alive()
+        assert wait_until(lambda: not alive(), within_s), alive()
         pids = (self.rig.gpus.folder / "gpu0" / "pids").iterdir()
         assert [path.name for path in pids if path.name.isdecimal() and _lives(int(path.name))] == []
 
@@ -163,8 +164,8 @@ def test_kill_9_of_vllama_takes_everything_along(rig: GpuRig, phase: str) -> Non
     assert process is not None
     process.kill()
     assert process.wait(BOUND_S) == -signal.SIGKILL
+    cell.nothing_is_left(GONE_S)
     cell.over()
-    cell.nothing_is_left()
     cell.no_file_is_left()
 
 

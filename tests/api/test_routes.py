@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.api.caches import ARCHITECTURES, CHAT, make_cache
 from tests.api.rig import Rig, error_of
-from vllama.api.routes import FORM_PATHS, JSON_PATHS
+from vllama.api.routes import FORM_PATHS, JSON_PATHS, REALTIME, RESPONSE, RESPONSE_CANCEL
 
 # Routes whose fake answers with what it got.
 ECHOED = [
@@ -32,6 +33,20 @@ ECHOED = [
 ]
 MIB = 2**20
 OTHER = "tiny/other"
+
+
+def test_every_inference_route_of_the_page_is_one_of_ours():
+    """design/vllm.md, section 4: what vLLM has."""
+    page = (Path(__file__).resolve().parents[2] / "design" / "vllm.md").read_text(encoding="utf-8")
+    said = page.partition("Inference routes seen: ")[2].partition("Never to be reachable")[0]
+    found = set()
+    for route, more in re.findall(r"`(/[\w/]+)(?:\(([^)]*)\))?`", said):
+        found |= {route, *(route + path for path in filter(None, more.split(",")))}
+    assert len(found) >= 25
+    assert found - {*JSON_PATHS, *FORM_PATHS, REALTIME} == set()
+    assert "GET and cancel by id" in said
+    by_id = {"/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel"}
+    assert by_id == {RESPONSE, RESPONSE_CANCEL}
 
 
 def test_every_json_route_carries_body_query_and_headers(rig: Rig):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from vllama.api.link import LinkBroken
-from vllama.api.links import Links
+from vllama.api.links import KEEPALIVE_S, KEPT_MAX, Links
 from vllama.api.upstream import Ask, Reply, Unreachable, Upstreams
 
 BOUND_S = 20
@@ -122,6 +122,44 @@ def test_being_cancelled_while_the_engine_thinks_closes_the_connection_at_once()
             await asked.wait()
             task.cancel()
             await closed.wait()
+
+    play(test)
+
+
+@pytest.mark.parametrize("many", [5, KEPT_MAX + 5])
+def test_so_many_connections_are_kept_and_none_for_long(many: int):
+    gate, asked = asyncio.Event(), 0
+
+    async def script(reader, writer, number):
+        nonlocal asked
+        await take(reader)
+        asked += 1
+        await gate.wait()
+        writer.write(ANSWER)
+        await reader.read()
+
+    async def ask(upstreams: Upstreams, port: int) -> None:
+        async with stream(upstreams, port) as reply:
+            assert await body(reply) == b"ok"
+
+    async def test(upstreams: Upstreams) -> None:
+        links = upstreams._links
+        async with engine(script) as port:
+            async with asyncio.TaskGroup() as group:
+                for number in range(1, many + 1):
+                    group.create_task(ask(upstreams, port))
+                    if number % 50 == 0 or number == many:  # no more at once than a listener lets wait
+                        await until(lambda number=number: asked == number)
+                gate.set()
+            kept = links._idle["127.0.0.1", port]
+            assert len(kept) == min(many, KEPT_MAX)
+            links.look()
+            assert len(kept) == min(many, KEPT_MAX)
+            for link in kept:
+                link.idle_since -= KEEPALIVE_S
+            links.look()
+            assert kept == []
+            await until(lambda: not links._open)
 
     play(test)
 

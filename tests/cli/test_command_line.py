@@ -270,6 +270,17 @@ def test_a_bad_setting_is_named_and_exits_2(tmp_path: Path):
     assert "much" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["info", "ps", "start", "stop", "sleep", "wake-up", "wakeup", "wake_up", "assign", "restart", "events", "explain", "plan",
+     "list", "show", "pull", "rm", "cp", "bench", "doctor", "run"],
+)  # fmt: skip
+def test_a_command_answers_as_json_and_asks_the_server_that_is_named(name: str):
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]  # a group has them
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {"--json", "--server"} <= options
+
+
 @pytest.mark.parametrize("name", ["wakeup", "wake_up", "wake-up"])
 def test_waking_has_three_spellings_and_is_starting(name: str):
     assert run(name, "--help").exit_code == 0

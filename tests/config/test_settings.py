@@ -42,7 +42,39 @@ def test_the_defaults_are_the_specifications() -> None:
     assert (config.host, config.port) == ("127.0.0.1", 33258)
     assert (config.vllm_port_start, config.vllm_port_end) == (33300, 34300)
     assert (config.unload_timeout, config.unload_mode) == (1800, 2)
+    assert (config.policy, config.priority_max) == ("cost", 0)
+    assert config.body_bytes_max == 2**30
     assert VllamaConfig().config_dir == Path("~/.vllama").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("env", "cache"),
+    [
+        ({}, "~/.cache/huggingface/hub"),
+        ({"HF_HOME": "/data/hf"}, "/data/hf/hub"),
+        ({"HF_HOME": "/data/hf", "HF_HUB_CACHE": "/data/hub"}, "/data/hub"),
+    ],
+)
+def test_the_models_are_those_of_hugging_faces_own_cache(
+    env: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert VllamaConfig().transformers_cache == Path(cache).expanduser()
+
+
+@pytest.mark.parametrize("name", list(VllamaConfig.model_fields))
+def test_every_setting_has_its_variable(name: str) -> None:
+    field = VllamaConfig.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    words = "word" if default in (None, (), "") else default
+    value = 4096 if "bytes" in name or name in ("memory_limit", "ollama_port", "drain_timeout_s") else words
+    variable = f"VLLAMA_{name.upper()}"
+    config = load_config({}, {"VLLAMA_CONFIG_DIR": "/nowhere", variable: str(value)})
+    assert config.sources[name] == variable
+    assert set(config.sources.values()) == {"default", "VLLAMA_CONFIG_DIR", variable}
 
 
 def test_the_strongest_source_wins_and_each_value_says_where_it_came_from(tmp_path: Path) -> None:

@@ -86,17 +86,21 @@ def private_bytes(pid: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
 
 
-async def start(
+async def begin(
     processes: Processes, folder: Path, path: str, *more: str, launch_id: str = "e", **changes: Any
 ) -> Engine:
-    """A real engine that answers /health."""
+    """A real engine that is on its way up."""
     port, log = free_port(), folder / f"{launch_id}.log"
     order = Order(**({"launch_id": launch_id, "argv": engine_argv(path, port, *more), "log": log} | changes))
-    engine = Engine(processes, launch_id, port, await processes.launch(order), log)
+    return Engine(processes, launch_id, port, await processes.launch(order), log)
+
+
+async def up(engine: Engine) -> Engine:
+    """It answers /health."""
 
     def answers() -> bool:
         alive = proctree.look(engine.started.pid)
-        assert alive is not None, f"the engine died:\n{log.read_text()[-3000:]}"
+        assert alive is not None, f"the engine died:\n{engine.log.read_text()[-3000:]}"
         try:
             engine.call_now("GET", "/health", timeout_s=1)
         except OSError:
@@ -105,3 +109,8 @@ async def start(
 
     await soon(answers, within_s=300)
     return engine
+
+
+async def start(processes: Processes, folder: Path, path: str, *more: str, **changes: Any) -> Engine:
+    """A real engine that answers /health."""
+    return await up(await begin(processes, folder, path, *more, **changes))

@@ -1,6 +1,9 @@
 """Real sleep on CPU: the memory comes back, and the answers after it are the very same."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -88,3 +91,36 @@ def test_answers_are_the_same_after_every_way_of_sleeping(tiny_cache, tmp_path):
                 host.processes.kill(name, 10)
 
     asyncio.run(story())
+
+
+WOKEN = """
+import json, types, torch
+from vllama.host.cpu_worker import SleepingCPUWorker
+
+worker = SleepingCPUWorker.__new__(SleepingCPUWorker)
+worker._freed, worker._unloaded = {"weights": [], "kv_cache": []}, []
+caches = [torch.full((size,), 7.0) for size in (10, 1000, 100_000)]
+worker.model_runner = types.SimpleNamespace(kv_caches=caches)
+worker.compilation_config = types.SimpleNamespace(static_forward_context={})
+said = []
+for _ in range(2):
+    worker.sleep(1)
+    said.append([cache.untyped_storage().nbytes() for cache in caches])
+    worker.wake_up()
+    said.append([cache.untyped_storage().nbytes() for cache in caches])
+    said.append([float(cache.abs().max()) for cache in caches])
+    for cache in caches:
+        cache.fill_(7.0)
+print("\\n" + json.dumps(said))
+"""
+
+
+def test_a_kv_cache_has_its_memory_again_after_a_wake_and_it_is_zero() -> None:
+    """What stood there before would be taken for what was just computed."""
+    done = subprocess.run(
+        [sys.executable, "-c", WOKEN], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == 2 * [
+        [0, 0, 0], [40, 4000, 400_000], [0.0, 0.0, 0.0],
+    ]  # fmt: skip

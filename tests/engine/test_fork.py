@@ -9,9 +9,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from tests.engine.engine_helpers import engine_argv, free_port, snapshot, start
+from tests.engine.engine_helpers import begin, engine_argv, free_port, snapshot, start, up
 from tests.host.proc_helpers import GONE_S, below, eventually, leftovers, server, soon
-from tests.host.test_processes_killed import none_of, stand_in  # noqa: F401  a fixture
+from tests.host.test_processes_killed import groups_and_sessions, none_of, stand_in  # noqa: F401  a fixture
 from vllama.host import proctree
 from vllama.host.forkable import READ_LATE
 
@@ -25,10 +25,18 @@ def test_a_forked_engine_outlives_its_zygote_and_a_stop_ends_it_with_0(tiny_cach
             assert (engine.started.mode, engine.started.reason) == ("fork", "")
             before = await engine.chat("the cat")
             assert (await host.event("zygote_ready")).detail
+            await engine.call("POST", "/sleep?level=2")
+            coming = await begin(host.processes, tmp_path, path, launch_id="coming")
+            assert "startup complete" not in coming.log.read_text()
+            # The zygote dies: one engine is asleep, another is on its way up.
             _, zygote = host.processes.helper_pids()
             os.kill(zygote, signal.SIGKILL)
             await host.event("zygote_lost")
+            await engine.wake_from_2()
             assert await engine.chat("the cat") == before
+            assert await (await up(coming)).chat("the cat") == before
+            host.processes.kill("coming", 30)
+            assert (await host.event("exited", "coming")).code == 0
             # The next one is forked from a new zygote, while the old one's engine serves on.
             second = await start(host.processes, tmp_path, path, launch_id="second")
             assert second.started.mode == "fork"
@@ -74,6 +82,8 @@ def test_a_signal_to_the_whole_group_cuts_no_stream_and_then_vllamas_death_leave
             return False
 
     eventually(answers, 120)
+    tree = [proc.pid for proc in below(vllama.process.pid)]
+    assert groups_and_sessions(tree) == {(vllama.process.pid, os.getsid(0))}
     body = {
         "model": "m",
         "prompt": "the cat",

@@ -105,11 +105,17 @@ def test_nothing_outlives_a_vllama_that_is_killed_during_the_preload(stand_in):
     eventually(lambda: none_of(pids), GONE_S)
 
 
+def groups_and_sessions(pids: list[int]) -> set[tuple[int, int]]:
+    return {(os.getpgid(pid), os.getsid(pid)) for pid in pids}
+
+
 def test_a_terminal_signal_to_the_group_reaches_no_helper_and_no_engine(stand_in, tmp_path):
     server = stand_in(order("a"))
     server.read()
     up(tmp_path, "a")
     before = {proc.pid for proc in below(server.process.pid)}
+    # They are all of vllama's own group: none has one, or a session, of its own.
+    assert groups_and_sessions([*before]) == {(server.process.pid, os.getsid(0))}
     for signum in (signal.SIGINT, signal.SIGHUP):
         os.killpg(server.process.pid, signum)
     os.kill(server.guard, signal.SIGTERM)
