@@ -4,10 +4,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 from playwright.sync_api import Page, expect
+from serving import wait_until
 
 from tests.acceptance.gpu_rig import GIB, A, B
 from tests.api.caches import CHAT, EMBED, make_cache
-from tests.ui.conftest import HEIGHTS
+from tests.ui.conftest import BOUND_MS, HEIGHTS
 
 
 def row(page: Page, model: str):
@@ -36,6 +37,52 @@ def test_the_overview_shows_every_model_and_starts_sleeps_wakes_them(rig, open_p
     card = page.locator("article.device", has_text="cpu")
     expect(card.locator(".holders")).to_contain_text(CHAT)
     expect(card.locator(".stack")).to_have_attribute("aria-label", re.compile(r"awake [1-9]"))
+
+
+DRAWN = """
+async (name) => {
+  const { palette } = await import("/ui/paint.js");
+  const row = document.querySelector(`#models .vrow[data-row="${name}"] canvas`);
+  const copy = document.createElement("canvas");
+  [copy.width, copy.height] = [row.width, row.height];
+  const c = copy.getContext("2d", { willReadFrequently: true });
+  const rgb = (x, y) => c.getImageData(x, y, 1, 1).data.slice(0, 3).join();
+  const phases = {};
+  for (const key of ["awake", "asleep"]) {
+    c.fillStyle = palette()[key];
+    c.fillRect(0, 0, 1, 1);
+    phases[rgb(0, 0)] = key;
+  }
+  c.clearRect(0, 0, row.width, row.height);
+  c.drawImage(row, 0, 0);
+  const found = [];
+  for (let x = 0; x < row.width; x += 1) {
+    const key = phases[rgb(x, row.height - 6)];
+    if (key && key !== found.at(-1)) found.push(key);
+  }
+  return found.join();
+}
+"""
+
+
+def test_the_timeline_is_drawn_with_each_phase_in_its_place(rig, open_page) -> None:
+    page = open_page(rig.server)
+    page.locator("#window").select_option(index=0)
+    rig.chat(CHAT).raise_for_status()
+    assert wait_until(lambda: page.evaluate(DRAWN, CHAT) == "awake", BOUND_MS / 1000)
+    rig.command("sleep", CHAT)
+    assert wait_until(lambda: page.evaluate(DRAWN, CHAT) == "awake,asleep", BOUND_MS / 1000)
+    rig.chat(CHAT).raise_for_status()
+    assert wait_until(lambda: page.evaluate(DRAWN, CHAT) == "awake,asleep,awake", BOUND_MS / 1000)
+    assert page.evaluate(DRAWN, EMBED) == ""
+    segments = "name => vllama.store.models.get(name).segments.map(segment => segment.phase).join(' ')"
+    shown = page.evaluate(segments, CHAT)
+    happened = [
+        event["to"]
+        for event in rig.server.events()
+        if event["kind"] == "PhaseChanged" and event["actor"] == CHAT
+    ]
+    assert shown.endswith(" ".join(happened))
 
 
 def test_with_workers_the_page_is_the_same(make_rig, open_page) -> None:
