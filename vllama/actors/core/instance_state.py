@@ -96,15 +96,11 @@ class State:
 
     def copy(self) -> "State":
         """An independent copy: the containers are the only mutable parts."""
-        twin = State(
-            *_values(self)
-        )  # not dataclasses.replace: a snapshot may copy a hundred, on a request's way
+        # Not dataclasses.replace: a snapshot may copy a hundred, on a request's way.
+        twin = State(*_values(self))
         twin.waiting, twin.serving, twin.lent = dict(self.waiting), dict(self.serving), dict(self.lent)
-        twin.own_priorities, twin.goals, twin.misses = (
-            dict(self.own_priorities),
-            dict(self.goals),
-            dict(self.misses),
-        )
+        twin.own_priorities, twin.goals = dict(self.own_priorities), dict(self.goals)
+        twin.misses = dict(self.misses)
         return twin
 
     def levels(self, policy: Policy) -> tuple[Level, ...]:
