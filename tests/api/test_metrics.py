@@ -103,6 +103,30 @@ def test_memory_adds_up_to_the_device(rig: Rig) -> None:
     assert kinds["residue"] == page.value("vllama_model_memory_bytes", model=EMBED, kind="residue") > 0
 
 
+def test_who_waits_and_who_goes_for_it(make_rig) -> None:
+    rig = make_rig(env={"VLLAMA_MEMORY_LIMIT": "400MiB", "VLLAMA_BUSY_GRACE_S": "600"})
+    with rig.stream(CHAT, gate="a") as (_, lines):
+        next(lines)
+        body = {"model": EMBED, "input": "x"}
+        asking = Thread(target=rig.http.post, args=("/v1/embeddings",), kwargs={"json": body})
+        asking.start()
+        rig.until(EMBED, phase="queued")
+        page = Page(rig)
+        assert page.value("vllama_model_serving_requests", model=CHAT) == 1
+        assert page.value("vllama_model_waiting_requests", model=EMBED) == 1
+        assert page.value("vllama_leases", state="waiting") == 1
+        assert page.of("vllama_evictions_total") == []
+        rig.let(CHAT, "a")
+        list(lines)
+    asking.join(BOUND_S)
+    page = counted(rig, 2)
+    assert page.value("vllama_leases", state="waiting") == 0
+    gone = page.of("vllama_evictions_total")
+    assert {sample.labels["model"] for sample in gone} == {CHAT}
+    assert page.value("vllama_evictions_caused_total", model=EMBED) == sum(s.value for s in gone) >= 1
+    assert page.value("vllama_wait_seconds_sum", model=EMBED, outcome="cold") > 0
+
+
 def test_a_failed_start_and_its_refusals(make_rig) -> None:
     rig = make_rig("die_at_start")
     assert rig.chat(CHAT).status_code == 502

@@ -107,6 +107,8 @@ int nvmlInitWithFlags(unsigned flags) {
     return error;
 }
 
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+
 int nvmlShutdown(void) { initialized = 0; return SUCCESS; }
 
 const char *nvmlErrorString(int error) {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.fake_gpu import GIB, FakeGpus
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,10 +29,10 @@ def fake_python(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def run(clone: Path, path: Path, *, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+def run(clone: Path, path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, str(clone / "tools" / "environment.py")],
-        env={**os.environ, "PATH": str(path), "PIP_NO_INDEX": "1"},
+        [sys.executable, str(clone / "tools" / "environment.py")],
+        env={**os.environ, "PATH": str(path), "PIP_NO_INDEX": "1"} | env,
         capture_output=True,
         text=True,
         timeout=60,
@@ -38,18 +40,21 @@ def run(clone: Path, path: Path, *, python: str = sys.executable) -> subprocess.
     )
 
 
-def finished(clone: Path) -> None:
-    """What a finished install of `clone` looks like to set-up, by its own words."""
+def finished(clone: Path, extra: str = "") -> None:
+    """What a finished install of `clone` (of the extra that this machine wants) looks like to set-up, by its own words."""
     venv = clone / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(sys.executable)
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.7\n")
     script = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); import environment as setup;"
-        "print(json.dumps(setup.wanted('vllm' if setup.gpu_count() else 'cpu')))"
+        "print(json.dumps(setup.wanted(sys.argv[2] or ('vllm' if setup.gpu_count() else 'cpu'))))"
     )
     done = subprocess.run(
-        [sys.executable, "-B", "-c", script, str(clone / "tools")], capture_output=True, text=True, check=True
+        [sys.executable, "-B", "-c", script, str(clone / "tools"), extra],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (venv / "vllama-setup.json").write_text(done.stdout)
 
@@ -70,6 +75,16 @@ def test_finished_install_is_left_alone_without_a_word(clone, tmp_path):
     finished(clone)
     done = run(clone, tmp_path / "empty")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("extra", "kept"), [("vllm", True), ("cpu", False)])
+def test_where_there_is_a_gpu_the_extra_is_vllm(clone, tmp_path, gpu_driver, extra, kept):
+    gpus = FakeGpus(tmp_path / "gpus")
+    gpus.add(8 * GIB)
+    finished(clone, extra)
+    done = run(clone, tmp_path / "empty", **gpus.env(gpu_driver))
+    assert (done.returncode == 0) is kept
+    assert ("making it anew" in done.stdout) is not kept
 
 
 def test_change_of_linter_settings_installs_nothing(clone, tmp_path):
