@@ -131,7 +131,7 @@ class Stand:
         engines = {pid for pid in tree if is_backend(pid)}
         for pid in tree:
             pin(pid, LOAD_CORES if pid in engines else PROXY_CORES)
-        parts = {"system": [server.pid], "backend": sorted(engines)}
+        parts = {"system": [server.pid], "backend": self.backend.pids}
         for worker in server.get("/control/info")["workers"]:
             parts.setdefault("workers", []).append(worker["pid"])
         return Subject("vllama", server.port, sorted(tree - engines), models[:awake], parts)

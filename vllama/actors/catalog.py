@@ -17,7 +17,7 @@ from vllama.names import Names
 
 LOOK_S = 1.0
 LOOK_S_MAX = 10.0
-LOOK_PART = 0.05  # of one thread's time: a huge cache on a slow disk is looked at less often
+LOOK_PART = 0.01  # of one thread's time: a huge cache on a slow disk is looked at less often
 # Flags that make another kind of a model than its architecture says.
 RUNNERS = frozenset({"runner", "convert", "task"})
 
