@@ -12,7 +12,7 @@ from vllama.host import devices
 from vllama.host.devices import RamDevice, anonymous_bytes_of, private_bytes_of
 from vllama.host.diagnosis import why_exited
 from vllama.host.logs import log_path, tail, truncate_if_long
-from vllama.host.ports import listener_inodes, owned_by, reserve
+from vllama.host.ports import listened_on, listener_inodes, owned_by, reserve
 
 SIZE = 32 * 2**20
 
@@ -114,7 +114,9 @@ def test_a_reserved_port_is_the_engines_and_no_other_vllamas(port: int) -> None:
 def test_a_port_where_anybody_listens_is_not_free_and_the_listener_is_found(port: int) -> None:
     with server_on(port) as server:
         assert not listener_inodes(port)
+        assert not listened_on(port)
         server.listen()
+        assert listened_on(port)
         assert reserve(port, port) is None
         inodes = listener_inodes(port)
         assert len(inodes) == 1

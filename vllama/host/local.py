@@ -33,7 +33,7 @@ from vllama.host.hub import Hub
 from vllama.host.launch import Launch
 from vllama.host.logs import log_path, read_span, size_of, truncate_if_long
 from vllama.host.memories import Memories
-from vllama.host.ports import LOOPBACK, listener_inodes, owned_by, reserve
+from vllama.host.ports import LOOPBACK, listened_on, listener_inodes, owned_by, reserve
 from vllama.host.processes import Order, Processes, ProcessEvent
 from vllama.host.store import pulling, remove
 
@@ -190,13 +190,12 @@ class LocalHost:
         deadline = time.monotonic() + wait_s
         looked_at, quiet_s = 0.0, 0.0
         while not launch.gone.is_set():
-            pids = await self._processes.tree(launch_id)
-            if await self._serves(launch, pids):
+            if await self._serves(launch):
                 launch.was_ready = True
                 return ReadyState("ready")
             now = time.monotonic()
             if now - looked_at >= PROGRESS_POLL_S or now >= deadline:
-                looked_at, quiet_s = now, launch.quiet_s(pids)
+                looked_at, quiet_s = now, launch.quiet_s(await self._processes.tree(launch_id))
             if now >= deadline:
                 return ReadyState("waiting", quiet_s)
             try:
@@ -282,7 +281,11 @@ class LocalHost:
             entry=self._config.engine_entry,
         )
 
-    async def _serves(self, launch: Launch, pids: tuple[int, ...]) -> bool:
+    async def _serves(self, launch: Launch) -> bool:
+        if not listened_on(launch.port):  # whose it would be takes a look at all sockets and processes
+            launch.lost_port_at = None
+            return False
+        pids = await self._processes.tree(launch.spec.launch_id)
         listener = await asyncio.to_thread(_listener, launch.port, pids)
         if listener != "other":
             launch.lost_port_at = None

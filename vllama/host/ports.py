@@ -4,6 +4,7 @@ The range lies within Linux's ephemeral ports, and other servers use it too. A r
 other program may still take the port before the engine listens: the engine then ends, and the next launch tries another.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Collection, Iterable
@@ -49,6 +50,17 @@ def _reserve(port: int) -> Reservation | None:
         mark.close()
         return None
     return Reservation(port, mark)
+
+
+def listened_on(port: int) -> bool:
+    """Whether anybody seems to take connections on this port of the loopback address: one that meets itself, because its own
+    port fell on this one, looks the same. Does not wait; what is refused later than at once is somebody too."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        error = probe.connect_ex((LOOPBACK, port))
+        if error == errno.EINPROGRESS:
+            error = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return error != errno.ECONNREFUSED
 
 
 def listener_inodes(port: int) -> frozenset[int]:
