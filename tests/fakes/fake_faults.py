@@ -4,7 +4,7 @@ Entries are separated by commas or lines: `[once:][MODEL:]NAME[=NUMBER]`, for ex
 `once:profiling_error`. The file is read again at every question, so a test changes its mind by writing it; an entry
 that begins with `once:` is struck out of the file when it strikes.
 
-Starting:  die_at_start hang_at_start slow_start_s=N profiling_error oom_at_start port_taken
+Starting:  die_at_start core_fails hang_at_start slow_start_s=N profiling_error oom_at_start port_taken
            sleep_mode_oom (out of memory, if started with sleep mode) hang_loading (with its children)
            hold_profile (on a fake GPU, between the two looks at its memory, until it is taken back)
 Serving:   die_on_first_request die_mid_stream token_s=N gated (every generation waits at the gate "all")

@@ -96,6 +96,12 @@ class Server:
             time.sleep(0.05)
         if self.faults("die_at_start"):
             sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
+        if self.faults("core_fails"):
+            say(
+                "(EngineCore pid=7) ERROR [core.py:1510] EngineCore failed to start.\nValueError: a bad head size"
+            )
+            while True:
+                signal.pause()
         if self.faults("profiling_error"):
             sys.exit(
                 "AssertionError: Error in memory profiling. Initial free memory 1.0 GiB, current free memory 2.0 GiB."

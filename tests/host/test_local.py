@@ -124,6 +124,20 @@ def test_why_a_start_failed(tmp_path: Path, fault: str, why: str, said: str) -> 
     with_bench(tmp_path, story)
 
 
+def test_an_engine_that_has_failed_and_hangs_is_ended(tmp_path: Path) -> None:
+    """Real vLLM: its EngineCore waits for its worker for ever, and the API server for its EngineCore."""
+
+    async def story(bench: Bench) -> None:
+        bench.faults.write_text("once:core_fails")
+        proc, _ = await bench.launch()
+        assert await bench.host.wait_ready(proc.launch_id, BOUND_S) == ReadyState("exited")
+        end = await bench.exited(proc.launch_id)
+        assert (end.code, end.why) == (-signal.SIGKILL, "core")
+        assert "a bad head size" in end.log_tail
+
+    with_bench(tmp_path, story)
+
+
 def test_another_server_on_the_port_is_not_our_engine_and_ends_the_start(tmp_path: Path) -> None:
     class Health(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

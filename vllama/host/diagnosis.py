@@ -19,6 +19,13 @@ _OOM = (
     "not enough gpu memory available to serve",
 )
 
+_CORE_FAILED = "enginecore failed to start"
+
+
+def core_failed(log: str) -> bool:
+    """Its own last word: it will never be ready. It may hang over its workers then, for ever, and the API server over it."""
+    return _CORE_FAILED in log.lower()
+
 
 def why_exited(log: str, *, was_ready: bool) -> str:
     """`port`, `profiling`, `oom` or "". An engine that was ready has had its port and its profile."""

@@ -98,7 +98,7 @@ class ProcInfo:
 @dataclass(frozen=True, slots=True)
 class HostEvent:
     """Something that happened by itself. Kinds: `exited` (an engine's whole tree is gone and reaped: `code` is the exit
-    status or minus the signal, `why` one of "", "port", "profiling", "oom", "lost"; `log_tail` its last lines),
+    status or minus the signal, `why` one of "", "port", "profiling", "oom", "core", "lost"; `log_tail` its last lines),
     `zygote_ready`, `zygote_lost`, `guard_lost`, `fork_unavailable`, `device_lost`, `device_back` (`detail` says why)."""
 
     seq: int

@@ -16,7 +16,7 @@ import httpx
 from vllama.config import VllamaConfig
 from vllama.errors import HostUnavailable, LaunchError
 from vllama.host.devices import ram_available_bytes, ram_total_bytes
-from vllama.host.diagnosis import why_exited
+from vllama.host.diagnosis import core_failed, why_exited
 from vllama.host.event_queue import EventQueue
 from vllama.host.host import (
     HostEvent,
@@ -39,6 +39,7 @@ from vllama.host.store import pulling, remove
 
 READY_POLL_S = 0.05
 PROGRESS_POLL_S = 1.0
+CORE_QUIET_S = 3.0  # so long after its failure an EngineCore gets to end by itself
 HEALTH_TIMEOUT_S = 5.0
 LOST_PORT_S = 1.0
 LOGS_CHECK_S = 10.0
@@ -196,6 +197,8 @@ class LocalHost:
             now = time.monotonic()
             if now - looked_at >= PROGRESS_POLL_S or now >= deadline:
                 looked_at, quiet_s = now, launch.quiet_s(await self._processes.tree(launch_id))
+                if quiet_s >= CORE_QUIET_S:
+                    self._end_if_failed(launch)
             if now >= deadline:
                 return ReadyState("waiting", quiet_s)
             try:
@@ -298,6 +301,13 @@ class LocalHost:
         if listener == "other":
             self._lost_port(launch)
         return False
+
+    def _end_if_failed(self, launch: Launch) -> None:
+        """vLLM has said that it failed, and does not end."""
+        log_end = launch.log_end()
+        if core_failed(log_end) and not launch.why and launch.kill_grace_s is None:
+            launch.why = why_exited(log_end, was_ready=False) or "core"
+            self._processes.kill(launch.spec.launch_id, 0)
 
     def _lost_port(self, launch: Launch) -> None:
         """Another program listens where the engine will want to. vLLM may hang over that rather than end, so end it.

@@ -87,6 +87,7 @@ def exit_text(s: State, code: int | None, why: str, tail: str) -> str:
         "": "",
         "lost": "vllama lost its process",
         "launch": "it could not be launched",
+        "core": "its EngineCore failed to start, and did not end by itself",
     }.get(why, why)
     if not reason:
         reason = (
