@@ -5,6 +5,7 @@ from vllama.actors.core import effects as fx
 from vllama.actors.core import messages as msg
 from vllama.actors.core.broker import decide
 from vllama.actors.core.broker_state import BrokerState
+from vllama.actors.core.refusals import no_memory
 
 DEV = ("gpu",)
 
@@ -347,3 +348,8 @@ def test_what_is_unknown_is_void() -> None:
         msg.EvictDeclined("x", 1),
     ):
         assert decide(state, message, 0.0) == ([], [])
+
+
+def test_who_ran_out_of_memory_with_what_was_free_is_told_where_to_look() -> None:
+    assert "`vllama logs m`" in no_memory("m", 700, 1200, "", 0).message
+    assert "vllama logs" not in no_memory("m", 1200, 700, "n 500 B", 0).message

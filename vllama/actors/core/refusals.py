@@ -73,6 +73,11 @@ def no_memory(model: str, need: int, free: int, holders: str, waited_s: float) -
         f"no memory for {model} after {waited_s:.0f} s: it needs {human(need)}, {human(free)} are free; "
         f"the rest is held by {holders or 'others'}"
     )
+    if free >= need:  # it was granted, and its engine ran out of memory all the same
+        text += (
+            f". Its engine ran out of memory with them: `vllama logs {model}` says at what. A smaller max_model_len "
+            "or another kv_cache_memory may help"
+        )
     return Refusal("no_memory", text, retry_after_s=10.0)
 
 
