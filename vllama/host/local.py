@@ -285,11 +285,7 @@ class LocalHost:
         )
 
     async def _serves(self, launch: Launch) -> bool:
-        if not listened_on(launch.port):  # whose it would be takes a look at all sockets and processes
-            launch.lost_port_at = None
-            return False
-        pids = await self._processes.tree(launch.spec.launch_id)
-        listener = await asyncio.to_thread(_listener, launch.port, pids)
+        listener = await self._listener(launch)
         if listener != "other":
             launch.lost_port_at = None
         if listener == "ours":
@@ -301,6 +297,13 @@ class LocalHost:
         if listener == "other":
             self._lost_port(launch)
         return False
+
+    async def _listener(self, launch: Launch) -> Literal["none", "ours", "other"]:
+        """Who listens on this launch's port. Whose somebody is takes a look at all sockets and processes."""
+        if not listened_on(launch.port):
+            return "none"
+        pids = await self._processes.tree(launch.spec.launch_id)
+        return await asyncio.to_thread(_owner, launch.port, pids)
 
     def _end_if_failed(self, launch: Launch) -> None:
         """vLLM has said that it failed, and does not end."""
@@ -377,7 +380,7 @@ class LocalHost:
                 log.warning("the log %s could not be cut: %s", launch.log, error)
 
 
-def _listener(port: int, pids: tuple[int, ...]) -> Literal["none", "ours", "other"]:
+def _owner(port: int, pids: tuple[int, ...]) -> Literal["none", "ours", "other"]:
     """Whose listener stands on this port."""
     if not (inodes := listener_inodes(port)):
         return "none"
