@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 # Most tests wait for processes of their own.
 WORKERS := 3
 # Once more from the sources: what is compiled must do what they say.
-PURE := tests/actors tests/simulation tests/api/test_front.py tests/api/test_front_tickets.py tests/api/test_smuggling.py
+PURE := tests/actors tests/simulation tests/api/test_front*.py tests/api/test_smuggling.py
 BENCHES := start switch cli mailbox models proxy workers broker replay policy
 
 .PHONY: help setup compiled models browser check test test-fast test-gpu demo clean $(addprefix bench-,$(BENCHES))

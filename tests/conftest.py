@@ -29,14 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--histories", type=int, default=200, help="how many histories the simulation runs")
 
 
-SERVERS = {
-    "shared_server",
-    "vllama_server",
-    "rig",
-    "make_rig",
-    "raw_server",
-    "server",
-}  # a test that has one of these starts a server of its own
+# A test that has one of these starts a server of its own, or has a command start one.
+SERVERS = {"shared_server", "vllama_server", "rig", "make_rig", "raw_server", "server", "nobody", "alone"}
 PROCESSES = ("acceptance", "gpu", "tools")
 
 

@@ -1,12 +1,9 @@
 """Stories of one instance: what each phase makes of each message (protocol.md 5)."""
 
-from dataclasses import fields
-
 import pytest
 
 from tests.actors.play import Story, play, to_broker
 from vllama.actors.core import effects as fx
-from vllama.actors.core import events as ev
 from vllama.actors.core import messages as msg
 from vllama.actors.core.instance import decide
 from vllama.actors.core.instance_state import State
@@ -395,24 +392,3 @@ def test_shutdown_needs_no_slot() -> None:
     story >> msg.Shutdown() << fx.StopEngine(1)
     story >> msg.EngineExited(1, 0) << to_broker(msg.ReturnLease("m", 1, 0, 1000.0))
     assert story.state.phase is Phase.STOPPED
-
-
-def test_reset_forgets_all_but_the_fencing_numbers() -> None:
-    story = awake()
-    state = story.state
-    numbers = (state.run, state.lease, state.slot, state.timer)
-    from vllama.actors.core.instance import evolve
-
-    evolve(state, ev.InstanceReset("bug"))
-    assert state.phase is Phase.STOPPED
-    assert (state.run, state.lease, state.slot, state.timer) == numbers
-
-
-def test_a_copy_shares_nothing_that_changes():
-    state = fresh()
-    twin = state.copy()
-    assert twin == state
-    for each in fields(state):
-        value = getattr(state, each.name)
-        if isinstance(value, dict | list | set):
-            assert getattr(twin, each.name) is not value, each.name
