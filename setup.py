@@ -37,10 +37,8 @@ COMPILED = [
     "vllama/api/traffic.py",
     "vllama/names.py",
 ]
-BUILDS = {
-    "bdist_wheel",
-    "build_ext",
-}  # an editable install is compiled by tools/compiling.py, which knows what is stale
+# An editable install is compiled by tools/compiling.py, which knows what is stale.
+BUILDS = {"bdist_wheel", "build_ext"}
 
 
 def extensions() -> list[Extension]:

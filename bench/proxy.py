@@ -162,9 +162,8 @@ def measure(only: list[str], rounds: int, *, quick: bool) -> tuple[Samples, list
                 many = stand.vllama(stack, KNOWN, AWAKE)
             first = dataclasses.replace(many, models=many.models[:1])
             pair = {"flat alone": one, "flat one": first, "flat spread": many}
-            short = jobs["c32"] | {
-                "seconds": FLAT_S
-            }  # what is compared differs by less than the machine within a minute
+            # What is compared differs by less than the machine does within a minute.
+            short = jobs["c32"] | {"seconds": FLAT_S}
             work += turns(load, pair, {"c32": short}, rounds * FLAT_TURNS, samples)
     with ExitStack() as stack:  # each subject is fresh
         stand, load = Stand(stack), Load(stack)

@@ -113,11 +113,12 @@ class Stand:
 
     def vllama(self, stack: ExitStack, known: int, awake: int, *args: str) -> Subject:
         """A server that knows so many models, so many of them awake."""
+        backend = self.backend  # there before an engine gives it a port
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vllama-bench-")))
         models = [CHAT, *(f"tiny/chat-{number}" for number in range(1, known))]
         cache = make_cache(folder / "hub", dict.fromkeys(models, "Qwen3ForCausalLM"))
         env = {
-            "BENCH_SHARED": str(self._shared) if self.backend.pids else "",
+            "BENCH_SHARED": str(self._shared),
             "VLLAMA_ENGINE_ENTRY": str(BACKEND),
             "VLLAMA_ENGINE_START": "exec",
             "VLLAMA_KV_DEFAULT_MAX": "1MiB",
@@ -131,7 +132,7 @@ class Stand:
         engines = {pid for pid in tree if is_backend(pid)}
         for pid in tree:
             pin(pid, LOAD_CORES if pid in engines else PROXY_CORES)
-        parts = {"system": [server.pid], "backend": self.backend.pids}
+        parts = {"system": [server.pid], "backend": backend.pids}
         for worker in server.get("/control/info")["workers"]:
             parts.setdefault("workers", []).append(worker["pid"])
         return Subject("vllama", server.port, sorted(tree - engines), models[:awake], parts)
