@@ -45,15 +45,19 @@ def test_a_file_has_its_type_its_policy_and_its_tag(rig) -> None:
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"
     again = rig.http.get("/ui/main.js", headers={"If-None-Match": script.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    for path in ("/ui/", "/ui/off.html", "/ui/nothing.js", "/ui/..%2fpage.py", "/ui//main.js"):
+    for path in ("/ui/off.html", "/ui/nothing.js", "/ui/..%2fpage.py", "/ui//main.js"):
         assert rig.http.get(path).status_code == 404, path
     assert rig.http.post("/ui").status_code == 405
+    slash = rig.http.get("/ui/")
+    assert (slash.status_code, slash.headers["location"]) == (307, "/ui")
+    assert rig.http.post("/ui/").status_code == 405
 
 
 def test_the_page_loads_without_a_key_and_what_it_shows_does_not(make_rig) -> None:
     rig = make_rig(env={"VLLAMA_CONTROL_KEY": "control", "VLLAMA_API_KEY": "data"})
     assert rig.http.get("/ui").status_code == 200
     assert rig.http.get("/ui/main.js").status_code == 200
+    assert rig.http.get("/ui/").status_code == 307
     for key, status in ((None, 401), ("data", 401), ("control", 200)):
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         assert rig.http.get("/control/history", headers=headers).status_code == status
@@ -65,6 +69,7 @@ def test_beyond_loopback_without_a_key_the_page_says_that_it_is_off(make_rig) ->
     assert answer.status_code == 403
     assert "VLLAMA_API_KEY" in answer.text
     assert rig.http.get("/ui/main.js").status_code == 403
+    assert (rig.http.get("/ui/").status_code, rig.http.get("/ui/").text) == (403, answer.text)
 
 
 def test_a_history_is_a_state_and_the_records_that_lead_to_now(rig) -> None:

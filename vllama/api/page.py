@@ -66,11 +66,12 @@ def page_off() -> Response:
 
 
 def routes() -> Iterator[BaseRoute]:
-    """A route for each file, `/ui` for index.html, and `/control/history`."""
+    """A route for each file, `/ui` for index.html (with a slash, too), and `/control/history`."""
     for entry in resources.files(__package__).joinpath(FILES).iterdir():
         if (kind := entry.name.rpartition(".")[2]) in TYPES and entry.name != "off.html":
             path = PATH if entry.name == "index.html" else f"{PATH}/{entry.name}"
             yield Route(path, File(entry.read_bytes(), TYPES[kind]), methods=["GET"])
+    yield Route(PATH + "/", _slash, methods=["GET"])
     yield Route("/control/history", _history, methods=["GET"])
 
 
@@ -89,6 +90,11 @@ class File:
         else:
             response = Response(self._content, 200, self._headers, media_type=self._media_type)
         await response(scope, receive, send)
+
+
+async def _slash(_: Request) -> Response:
+    """A slash behind the page's name means the page."""
+    return RedirectResponse(PATH)
 
 
 async def _history(request: Request) -> Response:
