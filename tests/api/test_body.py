@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 
 import pytest
 
@@ -84,6 +85,22 @@ def test_a_compressed_body_is_not_guessed_at(coding: bytes):
 
 def test_one_that_says_that_it_is_not_compressed_is_taken():
     assert read(part(SMALL, more=False), headers=[(b"content-encoding", b"identity")]) == ("a", SMALL)
+
+
+@pytest.mark.parametrize(
+    "kind", [b"text/plain", b"application/x-www-form-urlencoded", b"application/json-patch+json", b"json"]
+)
+def test_a_body_that_is_said_to_be_no_json_is_refused_by_what_it_is_said_to_be(kind: bytes):
+    with pytest.raises(
+        UnsupportedBody, match=f"not {re.escape(kind.decode())}: send Content-Type: application/json"
+    ):
+        read(part(SMALL, more=False), headers=[(b"content-type", kind + b"; charset=utf-8")])
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"Application/JSON ; charset=utf-8", b"", None])
+def test_a_body_that_is_said_to_be_json_or_nothing_is_taken(kind: bytes | None):
+    headers = [] if kind is None else [(b"content-type", kind)]
+    assert read(part(SMALL, more=False), headers=headers) == ("a", SMALL)
 
 
 @pytest.mark.parametrize("size", [100_000, 3 * 2**20 + 7])

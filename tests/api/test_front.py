@@ -3,6 +3,7 @@ caller's own bound on its wait is read). The front, its two ways and the engines
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -67,6 +68,31 @@ def test_a_body_may_come_in_pieces_in_chunks_and_after_a_100_continue(way: tuple
         assert b"expect" not in head.lower()
         assert b"x-trailer" not in head.lower()
         assert b"x-vllama" not in head.lower()
+
+
+def test_a_body_that_is_said_to_be_no_json_reaches_no_engine(way: tuple[str, ...]):
+    got = []
+
+    async def script(reader, writer) -> None:
+        while True:
+            got.append(await take(reader))
+            writer.write(OK)
+
+    async def test(place: Stand) -> None:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "text/" + "x" * 9000):
+            status, _, body = await ask(place, request(FAST, None, *way, f"Content-Type: {kind}"))
+            error = json.loads(body)["error"]
+            assert (kind, status, error["code"]) == (kind, 415, "unsupported_media_type")
+            assert len(error["message"]) < 400
+        assert got == []
+        for kinds in (["application/json"], ["Application/JSON;charset=utf-8"], [""], []):
+            headers = [f"Content-Type: {kind}" for kind in kinds]
+            assert (kinds, (await ask(place, request(FAST, None, *way, *headers)))[0]) == (kinds, 200)
+            sent = re.findall(rb"(?mi)^content-type: ?(.*)\r$", got[-1][0])
+            assert sent == [kind.encode() for kind in kinds]
+        assert place.desk.asked or way
+
+    play(test, script)
 
 
 ANSWERS = {

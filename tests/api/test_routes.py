@@ -110,6 +110,10 @@ def test_a_body_that_cannot_be_read_is_refused_before_anything_starts(rig: Rig):
         assert "more than once" in error_of(refused)["message"]
     for body in (b'{"input": "' + b"x" * MIB, b"[" + b"1," * MIB + b"1]", b'{"x": "' + b"x" * MIB + b'"}'):
         assert rig.http.post("/tokenize", content=body).status_code == 400
+    for path in JSON_PATHS:
+        refused = rig.http.post(path, content=question, headers={"Content-Type": "text/plain"})
+        assert (path, refused.status_code) == (path, 415)
+        assert error_of(refused)["code"] == "unsupported_media_type"
     refused = rig.http.post(FORM_PATHS[0], json={"model": CHAT})
     assert (refused.status_code, error_of(refused)["code"]) == (415, "unsupported_media_type")
     refused = rig.http.post(FORM_PATHS[0], files={"file": ("a.wav", b"RIFF")})

@@ -18,6 +18,11 @@ def header(headers: Headers, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
+def media_type(headers: Headers) -> str:
+    """What the body is said to be, without parameters and in small letters; "" where nothing is said."""
+    return (header(headers, b"content-type") or "").partition(";")[0].strip().lower()
+
+
 def model_of(body: bytes) -> str:
     """The `model` of a JSON body. Two of them are refused: an engine might believe the other one.
 

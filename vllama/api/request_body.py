@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.types import Receive
 
-from vllama.api.body import KEEP_KEYS, Headers, header, model_of, with_model
+from vllama.api.body import KEEP_KEYS, Headers, header, media_type, model_of, with_model
 from vllama.api.formscan import FormScan, boundary_of
 from vllama.api.jsonscan import JsonScan, checked_model
 from vllama.api.keep import keep_of
@@ -15,6 +15,7 @@ from vllama.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
 # Up to here the standard library's parser is quicker, and nobody waits for it; beyond, the loop must be let go now and then.
 WHOLE_BYTES_MAX = 2**16
+JSON = "application/json"
 _KEEP_NAMES = tuple(f'"{key}"'.encode() for key in KEEP_KEYS)
 
 
@@ -152,6 +153,7 @@ def _scan_for(headers: Headers, *, form: bool) -> FormScan | JsonScan | None:
             f"The request body is compressed ({coding}); send it as it is, without Content-Encoding."
         )
     if not form:
+        _check_json(headers)
         return None
     boundary = boundary_of(header(headers, b"content-type") or "")
     if boundary is None:
@@ -159,6 +161,12 @@ def _scan_for(headers: Headers, *, form: bool) -> FormScan | JsonScan | None:
             "This route takes multipart/form-data, with the model as the form field `model`."
         )
     return FormScan(boundary)
+
+
+def _check_json(headers: Headers) -> None:
+    """An engine would refuse it, too, but only once it is awake. Of a body that is said to be nothing it is asked."""
+    if (kind := media_type(headers)) not in ("", JSON):
+        raise UnsupportedBody(f"This route takes {JSON}, not {cited(kind)}: send Content-Type: {JSON}.")
 
 
 def _check_declared(headers: Headers, bytes_max: int) -> None:

@@ -32,8 +32,8 @@ class Refused(Exception):
 # What a header means to the path. Numbers: they are compared for every header of every request.
 _PLAIN = 0  # goes on to the engine
 _DROPPED = 1  # the hop's, or nobody's business upstream
-_HOST, _LENGTH, _CODING, _CONNECTION, _UPGRADE, _EXPECT, _ID, _KEY, _ORIGIN = range(2, 11)
-_ODD = 11  # only the ordinary way knows what to do
+_HOST, _LENGTH, _CODING, _CONNECTION, _UPGRADE, _EXPECT, _ID, _KEY, _ORIGIN, _TYPE = range(2, 12)
+_ODD = 12  # only the ordinary way knows what to do
 _KINDS = {
     b"host": _HOST,
     b"content-length": _LENGTH,
@@ -45,6 +45,7 @@ _KINDS = {
     b"authorization": _KEY,
     b"x-api-key": _KEY,
     b"origin": _ORIGIN,
+    b"content-type": _TYPE,
     b"cookie": _DROPPED,
     b"keep-alive": _DROPPED,
     b"te": _DROPPED,
@@ -118,7 +119,7 @@ def read_head(data: bytes) -> Head:
             forward.append(line)
         elif kind != _DROPPED:
             _take(head, name, kind, value.strip(b" \t"))
-            if kind == _ORIGIN:
+            if kind in (_ORIGIN, _TYPE):
                 forward.append(line)
     if head.hosts != 1 and (head.hosts or head.minor == b"1"):
         raise Refused(400, "A request must have one Host header.")
@@ -192,8 +193,12 @@ def _take(head: Head, name: bytes, kind: int, value: bytes) -> None:
         head.upgrade, head.odd = value.lower() or b"?", True
     elif kind == _ORIGIN:
         head.origin = True
-    else:
-        head.odd = True
+    else:  # a body that is said to be no JSON: the ordinary way says what is wrong with it
+        head.odd = head.odd or kind != _TYPE or not _is_json(value)
+
+
+def _is_json(value: bytes) -> bool:
+    return value.partition(b";")[0].strip(b" \t").lower() == b"application/json"
 
 
 def _take_connection(head: Head, value: bytes) -> None:
