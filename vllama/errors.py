@@ -3,6 +3,14 @@
 Imports no HTTP: `api` turns an error into OpenAI's error shape, `cli` into one line on stderr.
 """
 
+CITED_CHARS_MAX = 200
+
+
+def cited(said: object) -> str:
+    """What a request said, as an error or a log repeats it: of something long the beginning, and how long it was."""
+    text = str(said)
+    return text if len(text) <= CITED_CHARS_MAX else f"{text[:CITED_CHARS_MAX]}... ({len(text)} characters)"
+
 
 class VllamaError(Exception):
     """Any error that vllama answers on purpose. `message` says what happened, to which model, what to do next."""

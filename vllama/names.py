@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vllama.config import ModelConfig
-from vllama.errors import ModelUnknown
+from vllama.errors import CITED_CHARS_MAX, ModelUnknown, cited
 
 NEAREST_MAX = 3
 
@@ -64,13 +64,18 @@ class Names:
         """The error for a name that `find` does not know: what it might mean, or what to do."""
         meant = self._short.get(name.casefold(), ())
         if len(meant) > 1:
-            return ModelUnknown(f"{name!r} is ambiguous: it may be {' or '.join(meant)}", model=name)
+            return ModelUnknown(f"{cited(name)!r} is ambiguous: it may be {' or '.join(meant)}", model=name)
         if (revision := self._absent.get(name)) is not None:
             bring = f"vllama pull {shlex.quote(name)} --revision {shlex.quote(revision)}"
             return ModelUnknown(
                 f"{name} is served at its revision {revision}, as models.yaml says, which is not (whole) in {where}; "
                 f"`{bring}` brings it there",
                 model=name,
+            )
+        if len(name) > CITED_CHARS_MAX:  # near to none, and none of the hub's
+            return ModelUnknown(
+                f"no complete model {cited(name)!r} in {where}; GET /v1/models lists those that can be used",
+                model=cited(name),
             )
         near = self._nearest(name)
         hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -59,6 +59,14 @@ def test_a_name_near_to_none_is_told_where_models_come_from() -> None:
     assert "`vllama pull 'a; b'`" in NAMES.unknown("a; b", "/my hub").message
 
 
+def test_a_name_of_any_length_is_told_in_short() -> None:
+    for name in ("x" * 100_000, "org/" + "Twin" * 25_000, "a/" * 300 + "twin"):
+        error = NAMES.unknown(name, "/hub")
+        assert name[:200] in error.message
+        assert f"({len(name)} characters)" in error.message
+        assert max(len(error.message), len(error.model or "")) < 400
+
+
 def test_a_model_whose_revision_is_not_there_is_told_which_one_it_is() -> None:
     names = Names(("gpt2",), {"gpt2": ModelConfig(revision="v1"), "org/m": ModelConfig(revision="v-2")})
     assert names.find("org/m") is None

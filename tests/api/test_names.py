@@ -16,6 +16,14 @@ MODELS_YAML = f"""\
 """
 
 
+OURS = ("X-Vllama-Wait-S", "X-Vllama-Priority")
+ASKING = (
+    "/v1/models/", "/v1/responses/", "/control/show?model=", "/control/logs?model=", "/control/history?records=",
+    "/debug/plan?model=", "/debug/explain?model=", "/debug/explain?request=", "/debug/events?since=", "/debug/events?follow=",
+    "/metrics?engines=", "/nothing/",
+)  # fmt: skip
+
+
 @pytest.fixture
 def named(vllama_server, fake_cache: Path, tmp_path: Path):
     rigs = []
@@ -46,6 +54,38 @@ def test_every_name_is_served_and_the_actor_is_the_model(named) -> None:
     assert rig.command("stop", "CHAT").json() | {"log": ""} == {
         "model": CHAT, "phase": "stopped", "level": 0, "log": "", "note": "",
     }  # fmt: skip
+
+
+def test_what_a_request_says_is_never_repeated_at_length(named) -> None:
+    """Names, and all else that an error quotes: of 100,000 characters its reader gets the first two hundred."""
+    rig = named()
+    long, query = "x" * 100_000, "x" * 50_000  # a request's head has its bound
+    bodies = [
+        rig.chat(long),
+        rig.chat(long, headers={"X-Vllama-Wait-S": "60"}),
+        rig.chat(CHAT, keep_alive=long),
+        *(rig.command(verb, long) for verb in ("start", "stop", "restart", "delete", "pull")),
+        rig.http.post("/control/pull", json={"model": CHAT, "revision": long}),
+        rig.http.post("/control/copy", json={"source": long, "destination": "short"}),
+        rig.http.post("/control/start", json={"model": CHAT, long: 1}),
+        rig.http.post("/api/chat", json={"model": long, "messages": []}),
+        rig.http.post("/api/chat", json={"model": CHAT, "messages": [{"role": long, "content": ""}]}),
+        rig.http.post(
+            "/api/chat", json={"model": CHAT, "messages": [{"role": "user", "content": "x"}], "think": long}
+        ),
+        rig.http.post("/api/show", json={"model": long}),
+        rig.http.post("/api/pull", json={"model": long}),
+        rig.http.post("/tokenize", json={"model": CHAT}, headers={"Content-Encoding": query}),
+        rig.http.post("/control/stop", json={"model": CHAT}, headers={"Origin": f"http://{query}"}),
+        rig.http.post("/control/stop", json={"model": CHAT}, headers={"Host": query}),
+        *(rig.http.post("/tokenize", json={"model": CHAT}, headers={name: query}) for name in OURS),
+        *(rig.http.get(f"{path}{query}") for path in ASKING),
+    ]
+    for answer in bodies:
+        asked = answer.request.url.raw_path[:60]
+        assert 400 <= answer.status_code < 500, asked
+        assert len(answer.content) < 700, asked
+    assert rig.http.get("/control/ps").json()["instances"] == []
 
 
 def test_the_list_has_aliases_and_adapters(named) -> None:

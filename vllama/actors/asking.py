@@ -6,7 +6,7 @@ from typing import Any
 
 from vllama.actors.explain import explained
 from vllama.actors.system import System
-from vllama.errors import RequestUnknown
+from vllama.errors import RequestUnknown, cited
 
 
 async def explain(
@@ -23,7 +23,7 @@ async def explain(
     if request is not None and not found:
         kept = system.config.journal_requests_max
         raise RequestUnknown(
-            f"the journal holds no request {request}: it keeps the latest {kept} records of requests"
+            f"the journal holds no request {cited(request)}: it keeps the latest {kept} records of requests"
         )
     return found
 

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllama.api.answers import plain_answer, shaped
 from vllama.api.page import is_led_here, is_page, page_off
 from vllama.config import VllamaConfig
-from vllama.errors import ConfigError
+from vllama.errors import ConfigError, cited
 
 OPEN_PATH = "/health"
 EXPOSED_HEADERS = ("X-Request-Id", "X-Vllama-State", "X-Vllama-Wait-Ms", "Retry-After")
@@ -165,16 +165,16 @@ class Access:
         """A browser says for which name it asks and which page made it ask."""
         hosts, origins = _values(headers, b"host"), _values(headers, b"origin")
         if control and (len(hosts) != 1 or not self._ours(hosts[0])):
-            shown = ", ".join(hosts) or "no Host"
+            named = cited(", ".join(hosts)) or "no Host"
             return plain_answer(
                 403,
-                f"Control requests must name this machine, not {shown}; add the name to control_hosts if it is this one.",
+                f"Control requests must name this machine, not {named}; add the name to control_hosts if it is this one.",
                 "forbidden",
             )
         for origin in origins:
             allowed = not control and (origin in self._origins or "*" in self._origins)
             if not allowed and [_netloc(origin)] != hosts:
-                return plain_answer(403, f"Pages of {origin} may not do this.", "forbidden")
+                return plain_answer(403, f"Pages of {cited(origin)} may not do this.", "forbidden")
         return None
 
     def _ours(self, host: str) -> bool:

@@ -29,7 +29,7 @@ from vllama.api.stored import Responses
 from vllama.api.tracing import tracing_of
 from vllama.api.traffic import Traffic
 from vllama.api.upstream import Upstreams
-from vllama.errors import ShuttingDown, VllamaError
+from vllama.errors import ShuttingDown, VllamaError, cited
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +141,13 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     """A body of one of our own endpoints that does not fit: each fault with its place, as one line."""
     assert isinstance(error, RequestValidationError)
     faults = [
-        f"{'.'.join(str(part) for part in item['loc'][1:]) or 'body'}: {item['msg']}"
+        f"{cited('.'.join(str(part) for part in item['loc'][1:])) or 'body'}: {item['msg']}"
         for item in error.errors()
     ]
     return plain_answer(400, "; ".join(faults), "bad_request")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, cited(request.url.path), exc_info=error)
     answer = plain_answer(500, "vllama met a bug; its log has the traceback.", "internal_error")
     return shaped(request.url.path, answer)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 
 from vllama.config import PRIORITY_LIMIT
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 # Keys of a body that speak to vllama, not to the engine: how long the model stays awake after this request. Taken out of it.
 KEEP_KEYS = ("keep_alive", "ttl")
@@ -74,7 +74,7 @@ def priority_of(headers: Headers, at_most: int) -> int | None:
     digits = given.strip().removeprefix("-")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 4 and int(digits) <= PRIORITY_LIMIT):
         raise BadRequest(
-            f"X-Vllama-Priority must be a whole number from -{PRIORITY_LIMIT} to {at_most}, not {given!r}."
+            f"X-Vllama-Priority must be a whole number from -{PRIORITY_LIMIT} to {at_most}, not {cited(given)!r}."
         )
     priority = int(given)
     if priority > at_most:
@@ -94,5 +94,5 @@ def wait_of(headers: Headers) -> float | None:
     except ValueError:
         wait_s = math.nan
     if not math.isfinite(wait_s) or wait_s < 0:
-        raise BadRequest(f"X-Vllama-Wait-S must be a number of seconds, 0 or more, not {given!r}.")
+        raise BadRequest(f"X-Vllama-Wait-S must be a number of seconds, 0 or more, not {cited(given)!r}.")
     return wait_s

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from vllama.actors import Gap, Journal, Record, Subscription, System, record_json, told
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 HEARTBEAT_S = 15.0
 
@@ -28,10 +28,10 @@ async def endpoint(request: Request) -> Response:
         since = _number("Last-Event-ID", resumed)
     follow = query.get("follow", "1")
     if follow not in ("0", "1"):
-        raise BadRequest(f"follow must be 0 or 1, not {follow!r}.")
+        raise BadRequest(f"follow must be 0 or 1, not {cited(follow)!r}.")
     words = query.get("words", "0")
     if words not in ("0", "1"):
-        raise BadRequest(f"words must be 0 or 1, not {words!r}.")
+        raise BadRequest(f"words must be 0 or 1, not {cited(words)!r}.")
     return EventStream(
         request.app.state.system.journal,
         request.app.state.closing,
@@ -52,7 +52,7 @@ async def journal(request: Request) -> Response:
 
 def _number(name: str, given: str) -> int:
     if not (given.isascii() and given.isdecimal() and len(given) < 20):
-        raise BadRequest(f"{name} must be the sequence number of an event, not {given!r}.")
+        raise BadRequest(f"{name} must be the sequence number of an event, not {cited(given)!r}.")
     return int(given)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from vllama.api.body import KEEP_KEYS
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 FOREVER = -1.0
 LONGEST_S = 10 * 365 * 86400.0  # whoever says more means for ever
@@ -30,7 +30,8 @@ def seconds_of(key: str, value: object) -> float:
         seconds = min(value, LONGEST_S * 2) if value >= 0 else FOREVER if value < 0 else None
     if seconds is None:
         raise BadRequest(
-            f"`{key}` must be a number of seconds or a duration such as 5m or 1h30m (below 0: for ever), not {value!r}."
+            f"`{key}` must be a number of seconds or a duration such as 5m or 1h30m (below 0: for ever), "
+            f"not {cited(repr(value))}."
         )
     return FOREVER if seconds < 0 or seconds > LONGEST_S else seconds
 

@@ -19,7 +19,7 @@ from starlette.types import Scope
 
 import vllama
 from vllama.actors import System, history
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 PATH = "/ui"
 RECORDS_MAX = 5000
@@ -102,7 +102,7 @@ async def _history(request: Request) -> Response:
     system: System = request.app.state.system
     given = request.query_params.get("records", "2000")
     if not (given.isascii() and given.isdecimal() and int(given[:6]) <= RECORDS_MAX):
-        raise BadRequest(f"records must be from 0 to {RECORDS_MAX}, not {given!r}.")
+        raise BadRequest(f"records must be from 0 to {RECORDS_MAX}, not {cited(given)!r}.")
     about = {"server": _SERVER, "version": vllama.__version__}
     return JSONResponse(about | await history(system, int(given)), headers={"Cache-Control": "no-store"})
 

@@ -11,7 +11,7 @@ from vllama.api.formscan import FormScan, boundary_of
 from vllama.api.jsonscan import JsonScan, checked_model
 from vllama.api.keep import keep_of
 from vllama.api.spool import Spool
-from vllama.errors import BadRequest, BodyTooLarge, UnsupportedBody
+from vllama.errors import BadRequest, BodyTooLarge, UnsupportedBody, cited
 
 # Up to here the standard library's parser is quicker, and nobody waits for it; beyond, the loop must be let go now and then.
 WHOLE_BYTES_MAX = 2**16
@@ -150,7 +150,7 @@ def _scan_for(headers: Headers, *, form: bool) -> FormScan | JsonScan | None:
     coding = header(headers, b"content-encoding")
     if coding is not None and coding.strip().lower() not in ("", "identity"):
         raise UnsupportedBody(
-            f"The request body is compressed ({coding}); send it as it is, without Content-Encoding."
+            f"The request body is compressed ({cited(coding)}); send it as it is, without Content-Encoding."
         )
     if not form:
         _check_json(headers)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from vllama.actors import System
-from vllama.errors import ResponseUnknown
+from vllama.errors import ResponseUnknown, cited
 
 MADE_MAX = 10_000
 SOUGHT_BYTES_MAX = 2**16
@@ -37,7 +37,7 @@ class Responses:
         """The engine that made it, which lives. Raises ResponseUnknown: no engine is started for what it has not made."""
         maker = self._made.get(response_id)
         if maker is None:
-            raise ResponseUnknown(f"No response {response_id!r} was made by an engine of this server.")
+            raise ResponseUnknown(f"No response {cited(response_id)!r} was made by an engine of this server.")
         phase = next((str(view.phase) for view in system.ps() if view.model == maker.model), "stopped")
         if phase not in _ALIVE:
             raise gone(response_id, maker.model)

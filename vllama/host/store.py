@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from vllama.errors import BadRequest, ModelUnknown, PullFailed
+from vllama.errors import BadRequest, ModelUnknown, PullFailed, cited
 from vllama.host.host import PullStep
 
 LINE_BYTES_MAX = 2**16
@@ -69,10 +69,10 @@ def check_names(model: str, revision: str = "main") -> None:
     """Both become parts of paths. Raises BadRequest."""
     if not _MODEL.fullmatch(model) or "--" in model or ".." in model or len(model) > 96:
         raise BadRequest(
-            f"{model!r} is no name of a model of the hub: write ORG/NAME, for example Qwen/Qwen3-0.6B"
+            f"{cited(model)!r} is no name of a model of the hub: write ORG/NAME, for example Qwen/Qwen3-0.6B"
         )
     if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision or len(revision) > 200:
-        raise BadRequest(f"{revision!r} is no revision: write a branch, a tag or a commit")
+        raise BadRequest(f"{cited(revision)!r} is no revision: write a branch, a tag or a commit")
 
 
 def remove(cache: Path, model: str) -> int:

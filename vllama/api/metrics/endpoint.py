@@ -16,7 +16,7 @@ from vllama.api.metrics import text
 from vllama.api.metrics.figures import Scene, families
 from vllama.api.metrics.scrape import Scraper
 from vllama.api.traffic import Traffic
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 ZIP_LEVEL = 1  # the text is long and repeats itself: the quickest is enough
 
@@ -32,7 +32,7 @@ class Metrics:
     async def endpoint(self, request: Request) -> Response:
         wanted = request.query_params.get("engines", "1")
         if wanted not in ("0", "1"):
-            raise BadRequest(f"engines must be 0 or 1, not {wanted!r}.")
+            raise BadRequest(f"engines must be 0 or 1, not {cited(wanted)!r}.")
         pages = await self._scraper.scrape() if wanted == "1" else ()
         scene = Scene(self._system, self._traffic, pages)
         zipped = "gzip" in request.headers.get("accept-encoding", "")

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from vllama.api.answers import RETRY_AFTER_S
-from vllama.errors import VllamaError
+from vllama.errors import VllamaError, cited
 
 _DOES = {
     "/api/chat": "chat",
@@ -39,7 +39,7 @@ def worded(status: int, code: object, message: str, named: str, route: str = "")
     """Status and text for what has a class in errors.py."""
     match code:
         case "model_not_found" if named and "ambiguous" not in message and "has no revision" not in message:
-            return 404, f'model "{named}" not found, try pulling it first'
+            return 404, f'model "{cited(named)}" not found, try pulling it first'
         case "queue_full":
             return 503, BUSY
         case "route_unserved":

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from typing import Any
 
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 ROLES = ("system", "user", "assistant", "tool", "developer")
 # The first characters of an image in base64 say what it is.
@@ -24,7 +24,7 @@ def messages(given: Any) -> list[dict[str, Any]]:
 def _message(given: dict[str, Any], index: int, calls: deque[tuple[str, str]]) -> dict[str, Any]:
     role, content = given.get("role"), given.get("content")
     if role not in ROLES:
-        raise BadRequest(f"invalid role {role!r}: must be one of {', '.join(ROLES)}")
+        raise BadRequest(f"invalid role {cited(repr(role))}: must be one of {', '.join(ROLES)}")
     if content is not None and not isinstance(content, str):
         raise BadRequest(f"message {index}: content must be a string")
     message: dict[str, Any] = {"role": role, "content": _content(content or "", given.get("images"))}

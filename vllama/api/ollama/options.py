@@ -4,7 +4,7 @@ where it speaks of how llama.cpp runs a model."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vllama.errors import BadRequest
+from vllama.errors import BadRequest, cited
 
 Value = Callable[[str, Any], Any]
 
@@ -83,7 +83,7 @@ def form(given: Any) -> dict[str, Any]:
     if isinstance(given, dict):
         schema = {"name": "format", "schema": given, "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    raise BadRequest(f'invalid format: {given!r}; expected "json" or a JSON schema')
+    raise BadRequest(f'invalid format: {cited(repr(given))}; expected "json" or a JSON schema')
 
 
 def thinking(given: Any) -> dict[str, Any]:
@@ -94,7 +94,9 @@ def thinking(given: Any) -> dict[str, Any]:
         return {"chat_template_kwargs": {"enable_thinking": given, "thinking": given}}
     if given in ("low", "medium", "high"):
         return {"reasoning_effort": given}
-    raise BadRequest(f'invalid think value: {given!r} (must be true, false, "high", "medium" or "low")')
+    raise BadRequest(
+        f'invalid think value: {cited(repr(given))} (must be true, false, "high", "medium" or "low")'
+    )
 
 
 def logprobs(given: Any, top: Any) -> dict[str, Any]:
