@@ -46,7 +46,7 @@ test-fast: check
 test-gpu: compiled models
 	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py
 
-demo: export VLLAMA_DEMO_BEGAN := $(shell date +%s.%N)
+demo: export DEMO_BEGAN := $(shell date +%s.%N)
 demo: compiled models
 	@$(PYTHON) tools/demo.py
 

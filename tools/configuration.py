@@ -113,8 +113,9 @@ HEAD = """\
 
 A setting is an option of `vllama serve` (the common ones), an environment variable `VLLAMA_NAME`, or a key of `config.yaml` in
 the configuration folder: the first of these that says something wins, and `vllama info` shows which did. What is wrong is refused
-at the start, with its file, line and key. Sizes are written `4GiB`, `512MiB` or in bytes; several names or keys with commas
-between them.
+at the start, with its file, line and key; a variable `VLLAMA_...` that is no setting changes nothing, and is named in the
+server's log, by `vllama info` and `vllama doctor`. Sizes are written `4GiB`, `512MiB` or in bytes; several names or keys
+with commas between them.
 
 ```yaml
 # ~/.vllama/config.yaml

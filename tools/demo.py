@@ -37,7 +37,7 @@ WAKE_STEPS = ("wake_weights", "reload_weights", "wake_kv_cache")
 UNTOLD = frozenset({
     "DevicesMeasured", "MeasureBegun", "TickSet", "TimerArmed", "WatchChanged", "WatchEnded", "UseChanged",
 })  # fmt: skip
-BEGAN = float(os.environ.get("VLLAMA_DEMO_BEGAN") or time.time())
+BEGAN = float(os.environ.get("DEMO_BEGAN") or time.time())
 
 
 class DemoError(Exception):

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-TAG = "VLLAMA_RUN_TAG"
+TAG = "SERVING_RUN_TAG"
 POLL_S = 0.05
 PORTS = (10_000, 30_000)
 LOG_TAIL_LINES = 40

@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -115,6 +115,11 @@ def _hf_cache() -> Path:
 
 
 PRIORITY_LIMIT = 1000  # of either sign
+PREFIX = "VLLAMA_"
+# What begins so and is no setting: where commands find the server, whether compiled modules are used, what an engine is told.
+_NO_SETTINGS = frozenset({"URL", "PURE", "RUN_DIR", "SHM_MARK", "ABSENT_MODULES"})
+# What Kubernetes tells every container of a service that is named vllama.
+_SERVICE = re.compile(r"SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 
 
 class VllamaConfig(BaseModel):
@@ -122,6 +127,7 @@ class VllamaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _strangers: tuple[str, ...] = PrivateAttr(())
 
     host: str = "127.0.0.1"
     port: int = Field(33258, ge=0, le=65535)
@@ -197,6 +203,11 @@ class VllamaConfig(BaseModel):
         return {name: self._sources.get(name, "default") for name in VllamaConfig.model_fields}
 
     @property
+    def strangers(self) -> tuple[str, ...]:
+        """Variables of the environment that look like settings and are none, each with what may have been meant."""
+        return self._strangers
+
+    @property
     def models_file(self) -> Path:
         return self.config_dir / "models.yaml"
 
@@ -241,13 +252,13 @@ def load_config(
     env = os.environ if env is None else env
     flags = {name: value for name, value in (flags or {}).items() if value is not None}
     names = VllamaConfig.model_fields
-    from_env = {name: env[key] for name in names if (key := f"VLLAMA_{name.upper()}") in env}
+    from_env = {name: env[key] for name in names if (key := f"{PREFIX}{name.upper()}") in env}
     folder = Path(str(flags.get("config_dir") or from_env.get("config_dir") or "~/.vllama")).expanduser()
     document = yamlfile.read(folder / "config.yaml", "port: 33258")
     from_file = _settings_of(document)
     sources = {
         **{name: document.at((name,)) for name in from_file},
-        **{name: f"VLLAMA_{name.upper()}" for name in from_env},
+        **{name: f"{PREFIX}{name.upper()}" for name in from_env},
         **{name: _flag(name) for name in flags},
     }
     try:
@@ -267,7 +278,22 @@ def load_config(
     paths = ("config_dir", "transformers_cache")
     config = config.model_copy(update={name: getattr(config, name).expanduser().absolute() for name in paths})
     config._sources = sources  # noqa: SLF001 - pydantic's private attributes are set from outside of __init__
+    config._strangers = tuple(_strangers_in(env))  # noqa: SLF001
     return config
+
+
+def _strangers_in(env: Mapping[str, str]) -> Iterator[str]:
+    """Never with their values, which may be secrets."""
+    settings = [name.upper() for name in VllamaConfig.model_fields]
+    for variable in sorted(env):
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in settings or name in _NO_SETTINGS or _SERVICE.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name.upper(), [*settings, "URL"], n=1)
+        hint = (
+            f"did you mean {PREFIX}{near[0]}?" if near else "docs/configuration.md lists those that there are"
+        )
+        yield f"{variable} is no setting and changes nothing: {hint}"
 
 
 def _flag(name: str) -> str:

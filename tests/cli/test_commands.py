@@ -50,3 +50,12 @@ def test_what_the_server_refuses_is_said_on_stderr_and_exits_1(make_rig):
     assert failed.returncode == 1
     assert "log: " in failed.stdout
     assert "Engine core initialization failed" in failed.stderr
+
+
+def test_a_variable_that_is_no_setting_is_said_once_in_the_log_and_by_info(make_rig):
+    rig = make_rig(env={"VLLAMA_PORTT": "1", "VLLAMA_WORKERS": "2"})
+    said = "VLLAMA_PORTT is no setting and changes nothing: did you mean VLLAMA_PORT?"
+    log = rig.server.log.read_text()
+    assert log.count("is no setting") == log.count(f"WARNING {said}") == 1
+    assert rig.http.get("/control/info").json()["unknown_variables"] == [said]
+    assert said in rig.server.cli("info").stdout

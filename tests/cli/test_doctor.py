@@ -88,6 +88,13 @@ def test_a_wrong_setting_is_broken_and_the_rest_is_still_looked_at(patient: Pati
     assert "setting port (from VLLAMA_PORT): must be a whole number (got 'banana')" in found["says"]
 
 
+def test_a_variable_that_is_no_setting_is_noted(patient: Patient):
+    assert patient.found("environment")[1] == []
+    code, (found,) = patient.found("environment", VLLAMA_PORTT="1")
+    assert (code, found["state"]) == (0, "note")
+    assert "VLLAMA_PORTT is no setting and changes nothing: did you mean VLLAMA_PORT?" in found["says"]
+
+
 def test_models_yaml_is_read_and_held_against_the_cache(patient: Patient):
     file = patient.config_dir / "models.yaml"
     file.write_text(f"{CHAT}: {{}}\n")

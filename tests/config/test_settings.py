@@ -1,11 +1,13 @@
 """Settings and models.yaml: which source wins, what each value came from, and errors that name file, line and key."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from vllama.config import ModelConfig, VllamaConfig, load_config, load_models
 from vllama.errors import ConfigError
+from vllama.host.bootstrap import RUN_DIR, SHM_MARK
 
 ALL_KEYS = """\
 # what we serve
@@ -90,6 +92,52 @@ def test_the_strongest_source_wins_and_each_value_says_where_it_came_from(tmp_pa
     assert config.sources["config_dir"] == "VLLAMA_CONFIG_DIR"
     assert config.sources["host"] == "default"
     assert set(config.sources) == set(VllamaConfig.model_fields)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_and_without_its_value() -> None:
+    env = {
+        "VLLAMA_CONFIG_DIR": "/nowhere",
+        "VLLAMA_PORTT": "secret",
+        "VLLAMA_Zzz": "secret",
+        "VLLAMA_ULR": "x",
+        "VLLAMA_host": "",
+    }
+    assert load_config({}, env).strangers == (
+        "VLLAMA_PORTT is no setting and changes nothing: did you mean VLLAMA_PORT?",
+        "VLLAMA_ULR is no setting and changes nothing: did you mean VLLAMA_URL?",
+        "VLLAMA_Zzz is no setting and changes nothing: docs/configuration.md lists those that there are",
+        "VLLAMA_host is no setting and changes nothing: did you mean VLLAMA_HOST?",
+    )
+    assert load_config({}, {"VLLAMA_CONFIG_DIR": "/nowhere"}).strangers == ()
+
+
+def test_no_variable_that_we_or_others_set_on_purpose_is_taken_for_a_setting() -> None:
+    """What stands in our own sources, and what Kubernetes tells of a service that is named vllama."""
+    root = Path(__file__).resolve().parents[2]
+    files = [root / name for name in ("Makefile", "Dockerfile", "compose.yaml", "README.md", "setup.py")]
+    for folder in ("vllama", "tools", "packaging", "docs"):
+        files += [
+            each for each in (root / folder).rglob("*") if each.suffix in (".py", ".md", ".service", ".toml")
+        ]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    ours = {name for text in texts for name in re.findall(r"(?<!\w)VLLAMA_[A-Z_]*[A-Z]\b", text)}
+    assert {"VLLAMA_URL", "VLLAMA_PURE", "VLLAMA_API_KEY", RUN_DIR, SHM_MARK} <= ours
+    ours -= {"VLLAMA_NAME", "VLLAMA_X"}  # any of them
+    links = (
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT_33258_TCP",
+        "PORT_33258_TCP_PROTO",
+        "PORT_33258_TCP_ADDR",
+    )
+    env = dict.fromkeys((*ours, *(f"VLLAMA_{link}" for link in links)), "1")
+    kept = [name for name in env if name.removeprefix("VLLAMA_").lower() not in VllamaConfig.model_fields]
+    assert len(kept) > len(links)
+    assert (
+        load_config({}, {name: env[name] for name in kept} | {"VLLAMA_CONFIG_DIR": "/nowhere"}).strangers
+        == ()
+    )
 
 
 def test_a_level_may_come_from_the_environment() -> None:

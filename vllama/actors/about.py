@@ -16,6 +16,7 @@ def about(system: "System", host: HostInfo) -> dict[str, Any]:
         "devices": system.devices(),
         "ram": system.ram(),
         "models": len(models),
+        "unknown_variables": list(system.config.strangers),
         "broken_models": [f"{files.id}: {files.problem}" for files in models if files.problem],
         "models_file": {"path": str(system.config.models_file), "problem": system.problem},
         "workers": system.bank.view(),

@@ -1,5 +1,6 @@
 """`vllama serve`: the only command that imports the server, and only when it is called."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,6 @@ def serve(
     """Serve every model of the cache at one OpenAI-compatible endpoint. Each setting is also VLLAMA_NAME."""
     flags = {name: value for name, value in locals().items() if name != "ends_with"}
     import asyncio
-    import logging
 
     import uvloop
 
@@ -67,9 +67,7 @@ def serve(
     except ConfigError as error:
         render.complain(error.message)
         raise typer.Exit(2) from error
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for noisy in ("uvicorn", "httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _begin_log(config.strangers)
 
     from vllama.api.garbage import spare_what_is_loaded
     from vllama.api.server import serve as run
@@ -78,6 +76,16 @@ def serve(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(run(config))
     raise typer.Exit(code)
+
+
+def _begin_log(warnings: Iterable[str]) -> None:
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for noisy in ("uvicorn", "httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for warning in warnings:
+        logging.getLogger(__name__).warning("%s", warning)
 
 
 def _end_with(parent: int) -> None:

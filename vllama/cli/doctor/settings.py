@@ -30,7 +30,10 @@ def settings() -> "tuple[VllamaConfig | None, list[Finding]]":
         ]
     given = {name: source for name, source in config.sources.items() if source != "default"}
     says = ", ".join(f"{name} ({source})" for name, source in given.items())
-    return config, [ok("settings", says or "all at their defaults")]
+    strangers = [
+        note("environment", each, "unset it, or give it the right name") for each in config.strangers
+    ]
+    return config, [ok("settings", says or "all at their defaults"), *strangers]
 
 
 def folders(config: "VllamaConfig") -> Iterator[Finding]:
