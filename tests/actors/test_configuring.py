@@ -48,7 +48,7 @@ def test_what_needs_no_restart_says_none() -> None:
 def test_a_sleeper_wakes_as_it_was_and_still_says_so() -> None:
     story = asleep()
     story >> change(story) << None
-    story >> msg.Acquire(2) << to_broker(msg.RequestLease("m", 2, 80, 30, DEV, False))
+    story >> msg.Acquire(2) << to_broker(msg.RequestLease("m", 2, 80, 30, DEV, False, launched_bytes=100))
     assert view(story.state).restart_needed == ("max_model_len",)
 
 

@@ -130,7 +130,7 @@ def test_a_wait_that_goes_on_says_why_nobody_can_go(story: Story) -> None:
     assert words.endswith("cuda:0 was 2.0 GiB short and nobody could go: b (2 in flight), p (pinned)")
     story.add(54, "broker", bk.RoomSought("q", 1, "GPU-1", 2 * GIB, (), 0, 54))
     assert (
-        "none of vllama's models was there to go: others hold it (the last of 2 such moments)"
+        "no model of vllama's was there to go: vllama's own zygote, or other programs, hold it (the last of 2 such moments)"
         in story.told(model="q")[0]
     )
 

@@ -19,7 +19,8 @@ def fresh(**policy: object) -> State:
 
 
 def lease(number: int, size: int = 100, *, is_fresh: bool = True) -> msg.RequestLease:
-    return msg.RequestLease("m", number, size, 60, () if is_fresh else DEV, is_fresh)
+    launched = 0 if is_fresh else 100
+    return msg.RequestLease("m", number, size, 60, () if is_fresh else DEV, is_fresh, launched_bytes=launched)
 
 
 def slot(number: int, kind: str) -> msg.RequestSlot:

@@ -24,6 +24,8 @@ class Engine:
     devices: tuple[str, ...]
     state: str = "launching"  # launching, starting, awake, sleeping, asleep, waking, stopping, dead
     memory: int = 0
+    takes: int = 0  # while it is awake
+    launched_with: int = 0
     copy: int = 0  # of the host's RAM: its weights, once it has slept at level 1
     cycles: int = 0
     can_sleep: bool = True

@@ -9,7 +9,7 @@ from vllama.actors.core import urgency
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.instance_state import State
 from vllama.actors.core.messages import Phase
-from vllama.actors.core.shelves import Shelves
+from vllama.actors.core.shelves import NOISE_BYTES, Shelves
 from vllama.actors.core.state import BROKER
 from vllama.actors.journal import Journal
 
@@ -60,6 +60,12 @@ class Laws:
             starts = other.state == engine.state == "starting"
             if (both and self.kind == "cuda") or starts:
                 self.broken(f"{engine} is in transition beside {other}")
+
+    def _check_wake(self, engine: Engine) -> None:
+        """Nobody is woken within less than it takes, but for who was started within so little."""
+        lease = self.actors[engine.model].state.lease_bytes
+        if not self.faults.lying_footprint and min(engine.takes, engine.launched_with) > lease + NOISE_BYTES:
+            self.broken(f"{engine} is woken within {lease / MB:.0f} MB")
 
     def _check_memory(self, engine: Engine) -> None:
         """Law 4, for real: what engines take is at most what the device has."""

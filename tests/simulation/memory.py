@@ -20,12 +20,13 @@ class Memory:
     engines: dict[str, Engine]
     models: dict[str, Model]
     actors: dict[str, Actor[State]]
+    growth: list[tuple[float, int]]
     lingering: dict[str, list[tuple[float, str, int]]]
     mail: Callable[..., None]
 
-    def _footprint(self, engine: Engine) -> int:
-        lease = self.actors[engine.model].state.lease_bytes
-        return min(self.models[engine.model].footprint, lease)
+    def shared(self) -> int:
+        """What vllama's own helpers hold of each device now; a zygote grows while it loads, and when another one starts."""
+        return sum(size for at, size in self.growth if at <= self.now)
 
     def _linger(self, engine: Engine, size: int, owner: str) -> None:
         """Memory that returns late, or (for a minute) not at all."""
@@ -52,5 +53,7 @@ class Memory:
         for device, total in self.devices.items():
             used = self.used_by(device)
             by_model = tuple((model, size) for model, size in sorted(used.items()) if model)
-            found.append(msg.DeviceMeasured(device, max(total - sum(used.values()), 0), 0, by_model))
+            shared = self.shared()
+            free = max(total - shared - sum(used.values()), 0)
+            found.append(msg.DeviceMeasured(device, free, shared, by_model))
         self.mail(BROKER, msg.Measured(epoch, tuple(found)))

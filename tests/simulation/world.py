@@ -47,6 +47,7 @@ class World(Memory, Laws, Stage):
         self.kind = rng.choice(("cpu", "cuda"))
         self.devices = {f"dev{i}": rng.choice((1000, 1500)) * MB for i in range(rng.choice((1, 1, 1, 2)))}
         self.lingering: dict[str, list[tuple[float, str, int]]] = {d: [] for d in self.devices}
+        self.growth: list[tuple[float, int]] = []  # of what vllama's own helpers hold: since when, bytes
         self.models: dict[str, Model] = {}
         self.engines: dict[str, Engine] = {}
         self.asks: dict[int, Ask] = {}
@@ -58,6 +59,10 @@ class World(Memory, Laws, Stage):
         )  # in a third of the histories callers say how long a model stays awake
         self.keep = self.keeps.choice((0.0, 0.0, 0.3))
         self.broker: Actor[BrokerState] = self._actor(BROKER, BrokerState(), Watched(self))
+        growing = random.Random(f"growth {seed}")  # in a third of the histories on CPU
+        if self.kind == "cpu" and growing.random() < 0.33:
+            sizes = growing.choice(((50,), (50, 150), (100, 200, 300)))
+            self.growth = [(self.now + growing.random() * 60, size * MB) for size in sizes]
         self.ram = random.Random(f"ram {seed}").choice((0, 600, 1200)) * MB  # for level-1 sleepers
         rules = msg.BrokerPolicy(
             busy_grace_s=rng.choice((0.5, 10.0)),
@@ -274,7 +279,8 @@ class World(Memory, Laws, Stage):
             case fx.WakeEngine(run):
                 engine = self._transition(name, run, ("asleep",), "waking")
                 if engine is not None:
-                    engine.memory = self._footprint(engine)
+                    engine.memory = engine.takes
+                    self._check_wake(engine)
                     self._check_memory(engine)
                     self.after(delay, lambda: self._woken(engine))
             case fx.Weigh():
@@ -303,7 +309,8 @@ class World(Memory, Laws, Stage):
             self.broken(f"{name}: a second engine beside {old}")
         engine = self.engines[name] = Engine(name, run, devices, "starting")
         self._alone(engine)
-        engine.memory = min(self.models[name].footprint, lease_bytes)
+        engine.memory = engine.takes = min(self.models[name].footprint, lease_bytes)
+        engine.launched_with = lease_bytes
         self._check_memory(engine)
         launched = msg.EngineLaunched(run, 1, 33300, "log", "fork", "")
         self.after(self.rng.random() * 0.1, lambda: engine.state != "dead" and self.mail(name, launched))

@@ -161,7 +161,7 @@ def told(p: Plan, names: Mapping[str, str]) -> str:
         lines.append(f"it would get {human(p.granted_bytes)}: nothing else could go")
     if p.before:
         lines.append(f"before it: {', '.join(p.before)}")
-    lines += [_go(g, names) for g in p.evicts]
+    lines += [_afresh(g, names) if g.model == p.model else _go(g, names) for g in p.evicts]
     if waits := [w for w in p.waits_for if w[0] not in {g.model for g in p.evicts} or w[1] != "busy"]:
         lines.append(f"in its way: {spared_words(tuple(waits), 0)}")
     if p.evicts and p.spared:
@@ -196,6 +196,11 @@ def _about(p: Plan) -> str:
         if p.takes_s
         else "(how long that takes was never measured)"
     )
+
+
+def _afresh(g: Going, names: Mapping[str, str]) -> str:
+    where = names.get(g.device, g.device)
+    return f"it would be stopped first: to wake it, {where} is {human(g.short_bytes)} short, and a start makes do with less"
 
 
 def _go(g: Going, names: Mapping[str, str]) -> str:

@@ -160,11 +160,8 @@ def _broker(event: object) -> str:
             kept = f", a sleeper keeps {human(residue)}" if residue else ""
             short = f", {human(unreturned)} have not come back" if unreturned else ""
             return f"the memory of {model} is back (lease {lease}){kept}{short}"
-        case bk.EvictionOrdered(model, _, level, by, short, _, _, _, device, spared, left_out, weighed):
-            where = f"{device} is " if device else ""
-            cost = f"; it costs the least: {told}" if (told := weighed_words(weighed)) else ""
-            stay = f"; spared: {told}" if (told := spared_words(spared, left_out)) else ""
-            return f"{model} is to be {level_words(level)} for {by}: {where}{human(short)} short{cost}{stay}"
+        case bk.EvictionOrdered():
+            return _ordered(event)
         case bk.RoomSought(model, _, device, short, spared, left_out):
             told = spared_words(spared, left_out) or "nobody of ours is there"
             return f"{model} waits: {device} is {human(short)} short, and nobody can go: {told}"
@@ -177,6 +174,15 @@ def _broker(event: object) -> str:
         case bk.SlotFreed(model, slot):
             return f"the turn of {model} is over (slot {slot})"
     return ""
+
+
+def _ordered(e: bk.EvictionOrdered) -> str:
+    if e.model == e.wanted_by:
+        return f"{e.model} is to be stopped and started afresh: to wake it, {e.device} is {human(e.short_bytes)} short"
+    where = f"{e.device} is " if e.device else ""
+    cost = f"; it costs the least: {told}" if (told := weighed_words(e.weighed)) else ""
+    stay = f"; spared: {told}" if (told := spared_words(e.spared, e.left_out)) else ""
+    return f"{e.model} is to be {level_words(e.level)} for {e.wanted_by}: {where}{human(e.short_bytes)} short{cost}{stay}"
 
 
 def _devices(event: object) -> str:

@@ -329,7 +329,8 @@ class LocalHost:
 
     def _measure(self, trees: Mapping[str, tuple[int, ...]], helpers: tuple[int, ...]) -> HostSample:
         at = time.monotonic()
-        return HostSample(at, self._memories.measure(trees, helpers), ram_available_bytes())
+        loading = self._processes.zygote_state == "loading"
+        return HostSample(at, self._memories.measure(trees, helpers, loading=loading), ram_available_bytes())
 
     def _on_event(self, event: ProcessEvent) -> None:
         launch = self._launches.get(event.launch_id)

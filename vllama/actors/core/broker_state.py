@@ -129,6 +129,7 @@ def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
         asked_at=e.at,
         squeeze=e.squeeze,
         priority=e.priority,
+        launched_bytes=e.launched_bytes,
     )
     s.shelves.file(lease)
 

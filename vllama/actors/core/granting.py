@@ -13,10 +13,18 @@ from vllama.actors.core import reasons, refusals
 from vllama.actors.core.books import Lease
 from vllama.actors.core.broker_state import BrokerState
 from vllama.actors.core.eviction import Holder
-from vllama.actors.core.messages import Evict, LeaseGranted, LeaseRefused, Offer, Replan, WatchUse
-from vllama.actors.core.places import Places
+from vllama.actors.core.messages import (
+    Evict,
+    LeaseGranted,
+    LeaseRefused,
+    Offer,
+    Refusal,
+    Replan,
+    WatchUse,
+)
+from vllama.actors.core.places import Places, exceeds
 from vllama.actors.core.rules import RULES
-from vllama.actors.core.shelves import LATE, Entry, Shelf
+from vllama.actors.core.shelves import LATE, NOISE_BYTES, Entry, Shelf
 
 BrokerDecision = tuple[list[ev.BrokerEvent], list[fx.BrokerEffect]]
 
@@ -80,7 +88,12 @@ def grant(s: BrokerState, places: Places, waiting: list[Lease], now: float) -> B
     late_before = now - s.policy.max_wait_s
     out = _kept_out(places, waiting)
     for lease in chain(waiting, _behind(s, places, waiting, now)):
-        held_up = _falling(s, lease) or s.must_squeeze(lease) or _is_kept_out(out, lease)
+        held_up = (
+            _falling(s, lease)
+            or s.must_squeeze(lease)
+            or _is_kept_out(out, lease)
+            or places.is_outgrown(lease)
+        )
         devices = None if held_up else places.fit(lease, reserved)
         if devices is not None:
             rooms = (s.devices[d].total_bytes - s.devices[d].shared_bytes for d in devices)
@@ -134,6 +147,11 @@ def _room_for(
     s: BrokerState, places: Places, lease: Lease, devices: tuple[str, ...], now: float
 ) -> BrokerDecision:
     """The next thing to do so that this lease fits on these devices; with nothing left to go on any, all that is free."""
+    tightest = min(lease.devices, key=places.room) if lease.devices else max(s.devices, key=places.room)
+    if lease.weights_bytes > places.room(tightest):
+        return _never(s, lease, tightest)
+    if places.is_outgrown(lease):
+        return _start_afresh(s, places, lease, devices, now)
     if lease.squeeze and lease.squeezed is None:
         needy = dict.fromkeys(devices, 1)
     else:
@@ -147,11 +165,27 @@ def _room_for(
         return VOID
     if lease.squeeze:
         return deny(s, lease, now, exhausted=True)
-    size = min(places.free(device) for device in devices)
-    if lease.fresh and lease.weights_bytes <= size:
-        events, effects = _book(lease, size, devices)
-        return events, [*effects, AGAIN]
-    return VOID
+    size = places.most(lease, devices)
+    if lease.weights_bytes > size:
+        return VOID
+    if exceeds(lease, size):  # outsiders and the pinned may yet make room, and a wake is sooner than a start
+        patient = now - lease.asked_at < s.policy.busy_grace_s
+        return VOID if patient else _start_afresh(s, places, lease, devices, now)
+    events, effects = _book(lease, min(size, lease.bytes), devices)
+    return events, [*effects, AGAIN]
+
+
+def _start_afresh(
+    s: BrokerState, places: Places, lease: Lease, devices: tuple[str, ...], now: float
+) -> BrokerDecision:
+    """A sleeper that cannot be woken within what there is: it is stopped, and what waits for it becomes a start."""
+    own = s.shelves.residue_of(lease.model)
+    if own is None or own.evicting:
+        return VOID
+    device = max(devices, key=lambda d: places.short(lease, d))
+    short = max(lease.bytes - places.most(lease, (device,)), 0)
+    ordered = ev.EvictionOrdered(own.model, own.lease, 3, lease.model, short, (), now, lease.lease, device)
+    return [ordered], [fx.TellInstance(own.model, Evict(own.lease, 3))]
 
 
 def _alone(s: BrokerState, lease: Lease, device: str) -> bool:
@@ -264,6 +298,19 @@ def deny(s: BrokerState, lease: Lease, now: float, *, exhausted: bool = False) -
     free = max((s.free_bytes(device) for device in devices), default=0)
     text = ", ".join(_holders(s, devices))
     refusal = refusals.no_memory(lease.model, lease.bytes, free, text, now - lease.asked_at)
+    return _refused(lease, refusal, exhausted=exhausted)
+
+
+def _never(s: BrokerState, lease: Lease, device: str) -> BrokerDecision:
+    """Its weights are more than vllama's own helpers leave of the device."""
+    found = s.devices[device]
+    refusal = refusals.never_fits(
+        lease.model, lease.weights_bytes, found.total_bytes, device, found.shared_bytes
+    )
+    return _refused(lease, refusal)
+
+
+def _refused(lease: Lease, refusal: Refusal, *, exhausted: bool = False) -> BrokerDecision:
     told = fx.TellInstance(lease.model, LeaseRefused(lease.lease, refusal, exhausted))
     return [ev.LeaseDenied(lease.model, lease.lease, refusal)], [told]
 
@@ -275,5 +322,10 @@ def _holders(s: BrokerState, devices: tuple[str, ...]) -> Iterable[str]:
             if (ls.model, ls.lease) not in seen:
                 seen.add((ls.model, ls.lease))
                 yield f"{ls.model} ({ls.state}, {refusals.human(ls.bytes)})"
-        for model, size in s.devices[device].unreturned.items():
+        found = s.devices[device]
+        for model, size in found.unreturned.items():
             yield f"{model} (unreturned, {refusals.human(size)})"
+        if found.shared_bytes:
+            yield f"vllama's zygote ({refusals.human(found.shared_bytes)})"
+        if (others := found.unattributed_bytes - sum(found.unreturned.values())) > NOISE_BYTES:
+            yield f"others on {device} ({refusals.human(others)})"

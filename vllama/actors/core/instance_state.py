@@ -77,6 +77,7 @@ class State:
     log: str = ""
     mode: str = ""
     mode_reason: str = ""
+    launched_bytes: int = 0  # the lease that this run was launched with
     footprint_bytes: int = 0
     residue_first: int = 0  # what this run's first sleep left
     residue_last: int = 0  # and its latest one
@@ -282,7 +283,7 @@ def _descent_cleared(s: State, _: ev.DescentCleared) -> None:
 
 def _spawned(s: State, e: ev.EngineSpawned) -> None:
     s.run, s.alive, s.was_ready, s.faulted, s.level = e.run, True, False, "", 0
-    s.can_sleep = e.sleep_mode
+    s.can_sleep, s.launched_bytes = e.sleep_mode, s.lease_bytes
     if s.launched != s.settings:
         s.launched, s.footprint_bytes = s.settings, 0  # what was measured was another configuration
     s.pid = s.residue_first = s.residue_last = 0

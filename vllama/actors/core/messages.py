@@ -247,7 +247,8 @@ class TimerDue:
 # --- to the broker ------------------------------------------------------------------------------------------
 @fact
 class RequestLease:
-    """Memory for a start (`fresh`) or a wake (the whole footprint, residue included). `squeeze`: one more has to go first."""
+    """Memory for a start (`fresh`) or a wake (the whole footprint, residue included). `squeeze`: one more has to go first.
+    `launched_bytes`: for a wake, the lease that its engine was launched with."""
 
     model: str
     lease: int
@@ -258,6 +259,7 @@ class RequestLease:
     squeeze: bool = False
     visits: float = aside(default=0.0)
     priority: int = 0
+    launched_bytes: int = 0
 
 
 @fact

@@ -86,8 +86,9 @@ def want_lease(
     size = max(size, s.residue_bytes)
     devices = need.devices if fresh else s.devices
     highest = urgency.of_waiting(s, s.policy) if highest is None else highest
+    launched = 0 if fresh else s.launched_bytes
     request = RequestLease(
-        s.model, lease, size, need.weights_bytes, devices, fresh, squeeze, s.visits, highest
+        s.model, lease, size, need.weights_bytes, devices, fresh, squeeze, s.visits, highest, launched
     )
     return [ev.LeaseRequested(lease, size, fresh, highest), ev.PhaseChanged(Phase.QUEUED, now)], [
         fx.TellBroker(request)

@@ -6,16 +6,24 @@ from itertools import accumulate
 
 from vllama.actors.core.books import Lease
 from vllama.actors.core.broker_state import BrokerState
+from vllama.actors.core.shelves import NOISE_BYTES
+
+
+def exceeds(lease: Lease, size: int) -> bool:
+    """A wake of an engine that takes more than `size` bytes, and was launched with more: one that is started within them takes
+    less. One that was launched within them takes what it takes; to start it again would change nothing."""
+    return not lease.fresh and min(lease.bytes, lease.launched_bytes) > size + NOISE_BYTES
 
 
 class Place:
     """One device as it is now."""
 
-    __slots__ = ("_idle_bytes", "_up_bytes", "free", "id", "reach", "room", "shelf", "soon")
+    __slots__ = ("_idle_bytes", "_up_bytes", "found", "free", "id", "reach", "room", "shelf", "soon")
 
     def __init__(self, s: BrokerState, device: str) -> None:
         found = s.devices[device]
         self.id = device
+        self.found = found
         self.shelf = s.shelves.on(device)
         self.free = s.free_bytes(device)  # what may be granted
         self.soon = self.free + self.shelf.coming_bytes  # once all that is on its way back has come
@@ -67,11 +75,32 @@ class Places:
         """What may be granted there."""
         return self._places[device].free
 
+    def room(self, device: str) -> int:
+        """The most that any lease could be given there, with everybody gone but vllama's own helpers."""
+        return self._places[device].room
+
     def extra(self, lease: Lease, device: str) -> int:
         """Bytes to come free for this lease: never more than the device can give, less what its sleeper holds already."""
         residue = self._s.shelves.residue_of(lease.model)
         whole = min(lease.bytes, self._places[device].room)
         return max(whole - (residue.bytes if residue else 0), 0)
+
+    def is_outgrown(self, lease: Lease) -> bool:
+        """A wake of an engine that was launched with more than there is room for now, whoever else goes."""
+        return any(exceeds(lease, self._places[device].room) for device in lease.devices)
+
+    def most(self, lease: Lease, devices: tuple[str, ...]) -> int:
+        """What this lease could be given there now; of a sleeper's own residue as it was booked, however it is measured."""
+        residue = self._s.shelves.residue_of(lease.model)
+        if residue is None:
+            return min(self.free(device) for device in devices)
+        found = []
+        for device in devices:
+            there = self._places[device].found
+            grown = max(there.used_by.get(lease.model, 0) - residue.bytes, 0)
+            ledger = there.total_bytes - self._s.booked_bytes(device)
+            found.append(max(min(ledger, self.free(device) + grown), 0) + residue.bytes)
+        return min(found)
 
     def short(self, lease: Lease, device: str) -> int:
         """Bytes that are still missing once all that is on its way back has come."""
@@ -111,7 +140,9 @@ class Places:
         fits = [
             place
             for place in (self._places[d] for d in lease.devices or self._places)
-            if place.free >= min(lease.bytes, place.room) - own and place.id not in reserved
+            if place.free >= min(lease.bytes, place.room) - own
+            and place.room >= lease.weights_bytes
+            and place.id not in reserved
         ]
         if lease.devices:
             return lease.devices if len(fits) == len(lease.devices) else None

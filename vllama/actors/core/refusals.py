@@ -60,10 +60,12 @@ def reset(s: State) -> Refusal:
     )
 
 
-def never_fits(model: str, weights: int, total: int, device: str) -> Refusal:
+def never_fits(model: str, weights: int, total: int, device: str, shared: int = 0) -> Refusal:
+    """`shared`: what vllama's zygote holds of the device."""
+    less = f", of which vllama's zygote holds {human(shared)}" if shared else ""
     text = (
-        f"{model} can never fit: its weights are {human(weights)}, device {device} has {human(total)}, "
-        f"{weights - total} bytes too few. Raise memory_limit, use a smaller or quantized model, or more devices"
+        f"{model} can never fit: its weights are {human(weights)}, device {device} has {human(total)}{less}, "
+        f"{weights - total + shared} bytes too few. Raise memory_limit, use a smaller or quantized model, or more devices"
     )
     return Refusal("no_memory", text)
 

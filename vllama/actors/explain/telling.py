@@ -20,7 +20,9 @@ def _words(episode: Episode, now: float, names: Names) -> str:
         case Wait():
             return _wait(episode, now, names)
         case Eviction():
-            went = f"{episode.model} {_went(episode)} for {episode.wanted_by}"
+            mine = episode.model == episode.wanted_by
+            whom = "a start of its own, with less memory than its wake took" if mine else episode.wanted_by
+            went = f"{episode.model} {_went(episode)} for {whom}"
             return f"{went}: {_short(episode, names)}{_stayed(episode)}"
         case Refused():
             which = f" ({', '.join(episode.requests)})" if episode.requests else ""
@@ -105,7 +107,9 @@ def _short(e: Eviction | Sought, names: Names) -> str:
 def _nobody(s: Sought, names: Names, moments: int) -> str:
     stayed = spared_words(s.spared, s.left_out)
     why = (
-        f"nobody could go: {stayed}" if stayed else "none of vllama's models was there to go: others hold it"
+        f"nobody could go: {stayed}"
+        if stayed
+        else "no model of vllama's was there to go: vllama's own zygote, or other programs, hold it"
     )
     often = f" (the last of {moments} such moments)" if moments > 1 else ""
     return f"{_short(s, names)} and {why}{often}"
