@@ -37,6 +37,9 @@ def test_idle(rig: Rig) -> None:
     assert rig.chat(CHAT).status_code == 200
     kill_engine(rig, CHAT)
     rig.until(CHAT, phase="stopped")
+    assert 'POST /v1/chat/completions HTTP/1.1" 200' in rig.server.cli("logs", CHAT).stdout
+    assert "HTTP/1.1" not in rig.view(CHAT)["error"]
+    assert f"{CHAT}: the engine was killed by signal 9 (log: " in rig.server.cli("ps").stdout
     assert rig.chat(CHAT).status_code == 200
     assert rig.kinds(CHAT).count("EngineSpawned") == 2
 

@@ -371,6 +371,22 @@ def test_ps_tells_a_long_error_in_one_line_and_where_the_rest_is(capsys: pytest.
     assert len(capsys.readouterr().out.splitlines()[-1]) < 500
 
 
+def test_ps_tells_no_line_of_what_went_well_as_the_reason_of_an_error(capsys: pytest.CaptureFixture[str]):
+    well = [
+        "(APIServer pid=7) INFO:     Application startup complete.",
+        "INFO 11-26 10:00:00 [loggers.py:1] Engine 000: idle",
+    ]
+    killed = "the engine was killed by signal 9"
+    for told, shown in (
+        ([*well], killed),
+        (["ERROR 11-26 it is broken", *well], f"{killed}: ERROR 11-26 it is broken"),
+        ([*well, "INFORMATION is missing"], f"{killed}: INFORMATION is missing"),
+    ):
+        render.ps({"instances": [VIEW | {"error": "\n".join([killed, *told])}], "devices": []})
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line == f"org/chat: {shown} (log: /logs/a.log; `vllama logs org/chat` shows it)"
+
+
 def test_ps_on_a_terminal_prints_names_as_they_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

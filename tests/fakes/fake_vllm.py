@@ -155,7 +155,7 @@ class Server:
             exchange.reply(error.status, {"error": body})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             exchange.reply(400, {"error": {"message": repr(error), "type": "BadRequestError", "code": 400}})
-        say(f'INFO: "{exchange.method} {exchange.path}" {exchange.status}')
+        say(f'INFO:     127.0.0.1:1 - "{exchange.method} {exchange.path} HTTP/1.1" {exchange.status}')
 
     async def answer(self, exchange: Exchange) -> None:
         if exchange.path.startswith("/fake/"):

@@ -178,6 +178,25 @@ def test_a_tail_is_whole_lines_of_this_run(tmp_path: Path) -> None:
     assert tail(path, 12) == "this \N{REPLACEMENT CHARACTER} run"
 
 
+def test_a_tail_has_no_lines_of_single_requests(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    asked = [
+        'INFO:     127.0.0.1:34952 - "GET /health HTTP/1.1" 200 OK',
+        '(APIServer pid=7) INFO:     10.0.0.1:1 - "POST /v1/chat/completions?a=%20 HTTP/1.1" 400 Bad Request',
+        'INFO:     127.0.0.1:2 - "WebSocket /v1/realtime" [accepted]',
+    ]
+    told = [
+        "(APIServer pid=7) INFO:     Application startup complete.",
+        'ValueError: "GET /health HTTP/1.1" 200 OK',
+        "INFO 11-26 10:00:00 [loggers.py:1] Engine 000: running 1 - 2",
+    ]
+    lines = [line for each in told for line in (*asked * 30, each, *asked * 10)]
+    path.write_text("\n".join(lines) + "\n")
+    assert tail(path, 0).splitlines() == told
+    path.write_text("\n".join(asked * 5000) + "\n")
+    assert tail(path, 0) == ""
+
+
 def test_a_long_log_is_copied_and_cut_under_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("ab", buffering=0) as writer:

@@ -223,7 +223,9 @@ def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
         proc, _ = await bench.awake()
         assert proc.log == first.log
         # An engine writes its line after its answer: the warm-up's must be there before the two are compared.
-        await soon(lambda: read_span(Path(proc.log), 0, 10_000).count(b'"POST /v1/completions" 200\n') == 2)
+        await soon(
+            lambda: read_span(Path(proc.log), 0, 10_000).count(b'"POST /v1/completions HTTP/1.1" 200\n') == 2
+        )
         before = read_span(Path(proc.log), 0, 10_000)
         assert before.endswith(await bench.host.logs(proc.launch_id, 0, 10_000))
         bench.host._check_logs()
@@ -233,7 +235,9 @@ def test_a_long_log_is_cut_under_a_living_engine(tmp_path: Path) -> None:
         assert read_span(Path(proc.log + ".1"), 0, 10_000) == before != b""
         await bench.fetch(proc, "GET", "/v1/models")
         await soon(lambda: size_of(Path(proc.log)))
-        assert (await bench.host.logs(proc.launch_id, 0, 1000)).startswith(b'INFO: "GET /v1/models"')
+        assert (await bench.host.logs(proc.launch_id, 0, 1000)).startswith(
+            b'INFO:     127.0.0.1:1 - "GET /v1/models HTTP/1.1" 200'
+        )
 
     with_bench(tmp_path, story, log_max_bytes=800)
 

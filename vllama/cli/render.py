@@ -3,6 +3,7 @@ columns at once."""
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,9 @@ PS_COLUMNS = (
     "PORT",
     "LOG",
 )
+
+# A line of an engine's log about what went well, maybe behind the process that wrote it.
+WELL = re.compile(r"(\(\w+ pid=\d+\) )?(INFO|DEBUG)\b")
 
 SIZES = ("memory_limit", "kv_default_max")  # settings in bytes whose names do not say so
 
@@ -152,11 +156,13 @@ def ps(answer: Mapping[str, Any]) -> None:
 
 
 def _in_short(view: Mapping[str, Any]) -> str:
-    """An error in one line: what it begins with, its log's last line, and where the rest is."""
-    lines = [line.strip() for line in str(view["error"]).splitlines() if line.strip()] or ["-"]
-    if len(lines) == 1 and len(lines[0]) <= ERROR_CHARACTERS_MAX:
-        return lines[0]
-    text = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"
+    """An error in one line: what it begins with, the last line of its log that tells of more than of what went well, and where
+    the rest is."""
+    what, *lines = [line.strip() for line in str(view["error"]).splitlines() if line.strip()] or ["-"]
+    if not lines and len(what) <= ERROR_CHARACTERS_MAX:
+        return what
+    telling = [line for line in lines if not WELL.match(line)]
+    text = f"{what}: {telling[-1]}" if telling else what
     if len(text) > ERROR_CHARACTERS_MAX:
         text = f"{text[: ERROR_CHARACTERS_MAX - 3]}..."
     rest = f" (log: {view['log']}; `vllama logs {view['model']}` shows it)" if view["log"] else ""

@@ -9,6 +9,11 @@ from pathlib import Path
 
 TAIL_BYTES_MAX = 4096
 TAIL_LINES_MAX = 20
+SOUGHT_BYTES_MAX = 2**16  # where a tail is looked for
+# What vLLM's server writes of each request, health checks included: among it what matters would be lost.
+_OF_A_REQUEST = re.compile(
+    r'(?:\(\w+ pid=\d+\) )?INFO:\s+\S+ - "(?:[A-Z]+ \S+ HTTP/[0-9.]+" [0-9]{3}\b|WebSocket )'
+)
 
 
 def log_path(folder: Path, model: str, port: int) -> Path:
@@ -37,13 +42,17 @@ def read_span(path: Path, offset: int, bytes_max: int) -> bytes:
 
 
 def tail(path: Path, start: int, bytes_max: int = TAIL_BYTES_MAX, lines_max: int = TAIL_LINES_MAX) -> str:
-    """The last whole lines of what was written from `start` on."""
-    begin = max(start, size_of(path) - bytes_max)
-    text = read_span(path, begin, bytes_max).decode("utf-8", "replace")
+    """The last whole lines of what was written from `start` on, without those of single requests."""
+    begin = max(start, size_of(path) - SOUGHT_BYTES_MAX)
+    text = read_span(path, begin, SOUGHT_BYTES_MAX).decode("utf-8", "replace")
     lines = text.splitlines()
     if begin > start and len(lines) > 1:
         lines = lines[1:]  # cut in the middle
-    return "\n".join(line.rstrip() for line in lines[-lines_max:]).strip()
+    kept = "\n".join([line.rstrip() for line in lines if not _OF_A_REQUEST.match(line)][-lines_max:]).strip()
+    if len(kept) > bytes_max:
+        kept = kept[-bytes_max:]
+        kept = kept.partition("\n")[2] or kept
+    return kept
 
 
 def truncate_if_long(path: Path, bytes_max: int) -> bool:
