@@ -62,6 +62,23 @@ def test_memory_that_an_outsider_holds_is_not_granted() -> None:
     assert to("a", msg.LeaseGranted(1, 4 << 30, DEV))[0] in effects_of(story)
 
 
+def test_an_old_look_at_a_gpu_is_not_granted_on_for_outsiders_may_have_come() -> None:
+    story = sleeper(machine(), "a", 2, pinned=False)
+    story.later(100) >> msg.RequestLease("a", 2, 8 << 30, 4 << 30, DEV, fresh=False, launched_bytes=8 << 30)
+    assert fx.Measure(story.state.epoch) in effects_of(story)
+    story >> measured(story, a=2, others=5)
+    assert not [e for e in effects_of(story) if isinstance(e, fx.TellInstance)]
+    story >> msg.Tick()
+    story.skip() >> measured(story, a=2)
+    assert to("a", msg.LeaseGranted(2, 8 << 30, DEV))[0] in effects_of(story)
+
+
+def test_an_old_look_at_ram_will_do_for_it_counts_what_is_ours() -> None:
+    story = sleeper(machine("cpu"), "a", 2, pinned=False)
+    story.later(100) >> msg.RequestLease("a", 2, 8 << 30, 4 << 30, DEV, fresh=False)
+    assert to("a", msg.LeaseGranted(2, 8 << 30, DEV))[0] in effects_of(story)
+
+
 def test_evicts_the_least_recently_used_idle_one() -> None:
     story = machine()
     held(story, "a", 4)

@@ -13,6 +13,8 @@ from vllama.actors.core.shelves import Shelves
 
 __all__ = ["BrokerState", "Device", "Key", "Lease", "Slot", "evolve"]
 
+FRESH_S = 2.0  # for so long a look at a GPU holds: other programs use it too
+
 
 @dataclass(slots=True)
 class BrokerState:
@@ -26,6 +28,7 @@ class BrokerState:
     known: dict[str, Known] = field(default_factory=dict)  # by model: what was learned of it
     epoch: int = 0
     measured_epoch: int = -1
+    measured_at: float = 0.0
     measuring: bool = False
     ticking: bool = False
     _shelves: Shelves | None = field(default=None, init=False, compare=False, repr=False, metadata=DERIVED)
@@ -118,6 +121,9 @@ def _device_added(s: BrokerState, e: ev.DeviceAdded) -> None:
 
 
 def _lease_queued(s: BrokerState, e: ev.LeaseQueued) -> None:
+    on_gpus = any(device.kind == "cuda" for device in s.devices.values())
+    if on_gpus and not s.shelves.waiting and e.at - s.measured_at > FRESH_S:
+        s.measured_epoch = -1  # while anyone waits each second is looked at; nobody has waited
     lease = s.leases[e.model, e.lease] = Lease(
         e.model,
         e.lease,
@@ -270,7 +276,7 @@ def _measure_begun(s: BrokerState, _: ev.MeasureBegun) -> None:
 
 
 def _measured(s: BrokerState, e: ev.DevicesMeasured) -> None:
-    s.measuring, s.measured_epoch = False, e.epoch
+    s.measuring, s.measured_epoch, s.measured_at = False, e.epoch, e.at
     for found in e.devices:
         if (device := s.devices.get(found.device)) is not None:
             s.shelves.measured(device.measured(found))
