@@ -1,14 +1,29 @@
 """The listening sockets, bound before anything else is started, and who holds the port when it is taken."""
 
 import errno
-import os
 import socket
-from pathlib import Path
 
+from vllama.api.holders import PASSING_S_MAX, Holder, holder
 from vllama.errors import ConfigError
 
 UNSENT_BYTES_MAX = 2**17
 TCP_NOTSENT_LOWAT = 25  # Python 3.11 has no name for it
+
+
+class Taken(ConfigError):
+    """The port is held, as far as can be told by whom."""
+
+    def __init__(self, host: str, port: int, by: Holder, option: str) -> None:
+        self.holder = by
+        if by.listens:
+            mend = f"stop that one, or choose another {option}"
+        elif by.passes:
+            mend = f"it is free in {PASSING_S_MAX:.0f} s at most"
+        elif by.words:
+            mend = f"it is free once that has ended; or choose another {option}"
+        else:
+            mend = f"somebody has bound it who neither listens nor is connected; choose another {option}"
+        super().__init__(f"port {port} on {host} is taken{f' by {by.words}' if by.words else ''}; {mend}")
 
 
 def listen_each(host: str, port: int, count: int) -> list[socket.socket]:
@@ -26,7 +41,7 @@ def listen(
     host: str, port: int, *, shared: bool = False, joins: bool = False, option: str = "--port"
 ) -> socket.socket:
     """A socket that accepts connections already. `shared`: others of ours may join its port; `joins`: this one does. Raises
-    ConfigError saying what is wrong and what to do: with `option`, for example."""
+    ConfigError (Taken) saying what is wrong and what to do: with `option`, for example."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -52,42 +67,9 @@ def listen(
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            message = (
-                f"port {port} on {host} is taken{holder(port)}; stop that one, or choose another {option}"
-            )
-        else:
-            message = (
-                f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or {option}"
-            )
-        raise ConfigError(message) from error
+            raise Taken(host, port, holder(str(address[0]), port), option) from error
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or {option}"
+        ) from error
     sock.setblocking(False)
     return sock
-
-
-def holder(port: int) -> str:
-    """ " by pid N (its command)" if /proc tells, else nothing: other users' processes are closed to us."""
-    inodes = _listeners(port)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
-                command = (
-                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                )
-                return f" by pid {process.name} ({command[:80]})"
-        except OSError:
-            continue  # it ended while we looked, or is not ours to look at
-    return ""
-
-
-def _listeners(port: int) -> set[str]:
-    """The names, as /proc/PID/fd links to them, of the TCP sockets that listen on a port."""
-    names = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for fields in map(str.split, lines):
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                names.add(f"socket:[{fields[9]}]")
-    return names

@@ -8,6 +8,8 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from socket import socket
 
@@ -15,7 +17,8 @@ from vllama.actors import System, WorkerAccess
 from vllama.api.access import Keys, read_keys, warn_if_exposed
 from vllama.api.app import create_app
 from vllama.api.fast.front import Front
-from vllama.api.listen import listen, listen_each
+from vllama.api.holders import PASSING_S_MAX
+from vllama.api.listen import Taken, listen, listen_each
 from vllama.api.serving import Server
 from vllama.api.workers import Workers
 from vllama.config import VllamaConfig, load_models
@@ -24,6 +27,8 @@ from vllama.host.limits import allow_open_files
 from vllama.host.local import LocalHost
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PASSING_LOOK_S = 0.25
+LATE_S = 5.0  # the kernel looks at what has ended in rounds
 
 log = logging.getLogger(__name__)
 
@@ -47,26 +52,16 @@ class Wishes:
 async def serve(config: VllamaConfig) -> int:
     """Serve until a signal; the exit code. What keeps it from serving is one line on stderr."""
     allow_open_files()
-    try:
-        models = load_models(config.models_file)
-        keys = read_keys(config)
-        socks = listen_each(config.host, config.port, config.workers)
-        also = _listen_as_ollama(config, socks)
-    except VllamaError as error:
-        sys.stderr.write(f"vllama serve: {error.message}\n")
-        return 1
     wishes = Wishes()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, wishes.take, number)
     try:
-        return await _serve_on(socks, also, System(config, LocalHost(config), models), keys, wishes)
+        return await _listen_and_serve(config, wishes)
     except* VllamaError as errors:
         for each in errors.exceptions:
             sys.stderr.write(f"vllama serve: {each}\n")
     finally:
-        for sock in (*socks, *also):
-            sock.close()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
             # All is done: a signal that comes now must not turn a clean end into a death by signal.
@@ -74,16 +69,51 @@ async def serve(config: VllamaConfig) -> int:
     return 1
 
 
-def _listen_as_ollama(config: VllamaConfig, socks: list[socket]) -> list[socket]:
-    """A second port, for who looks for Ollama at its own. Raises ConfigError; then none is open."""
-    if config.ollama_port is None:
-        return []
-    try:
-        return [listen(config.host, config.ollama_port, option="--ollama-port")]
-    except VllamaError:
-        for sock in socks:
-            sock.close()
-        raise
+async def _listen_and_serve(config: VllamaConfig, wishes: Wishes) -> int:
+    """Raises ConfigError, or a group with VllamaErrors."""
+    models = load_models(config.models_file)
+    keys = read_keys(config)
+    with ExitStack() as opened:
+        socks, also = await once_passed(lambda: listen_to(config, opened), wishes.end)
+        if not socks:
+            return 0  # a signal came first
+        return await _serve_on(socks, also, System(config, LocalHost(config), models), keys, wishes)
+
+
+async def once_passed(
+    listening: Callable[[], tuple[list[socket], list[socket]]], ended: asyncio.Event
+) -> tuple[list[socket], list[socket]]:
+    """What is opened. A port that is held by nothing but the end of a connection is waited for; none is opened when the server is
+    told to end meanwhile. Raises ConfigError."""
+    deadline = None
+    while True:
+        try:
+            return listening()
+        except Taken as taken:
+            now = asyncio.get_running_loop().time()
+            if not taken.holder.passes or (deadline is not None and now > deadline):
+                raise
+            if deadline is None:
+                deadline = now + PASSING_S_MAX + LATE_S
+                log.warning("%s: waiting for that", taken.message)
+        try:
+            async with asyncio.timeout(PASSING_LOOK_S):
+                await ended.wait()
+            return [], []
+        except TimeoutError:
+            continue
+
+
+def listen_to(config: VllamaConfig, opened: ExitStack) -> tuple[list[socket], list[socket]]:
+    """The server's port, a socket for each worker, and maybe a second one, for who looks for Ollama at its own. Raises
+    ConfigError; then none is open."""
+    with ExitStack() as so_far:
+        socks = [so_far.enter_context(each) for each in listen_each(config.host, config.port, config.workers)]
+        also = []
+        if config.ollama_port is not None:
+            also = [so_far.enter_context(listen(config.host, config.ollama_port, option="--ollama-port"))]
+        opened.enter_context(so_far.pop_all())
+    return socks, also
 
 
 async def _serve_on(

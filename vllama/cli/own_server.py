@@ -15,7 +15,7 @@ from vllama.cli.address import DEFAULT_PORT
 from vllama.cli.client import AnswerError, Client, ServerDownError
 from vllama.cli.folders import config_dir
 
-READY_S = 60.0
+READY_S = 90.0  # it may wait for its port, a minute at most
 POLL_S = 0.05
 ENDED_S = 60.0
 

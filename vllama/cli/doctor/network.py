@@ -63,7 +63,7 @@ def _told(url: str, info: dict[str, object]) -> Iterator[Finding]:
 
 def ports(config: "VllamaConfig", server_port: int | None) -> Iterator[Finding]:
     """Free, or held by whom; `server_port` is the server's that answered."""
-    from vllama.api.listen import holder, listen
+    from vllama.api.listen import Taken, listen
     from vllama.errors import ConfigError
     from vllama.host.ports import reserve
 
@@ -73,10 +73,14 @@ def ports(config: "VllamaConfig", server_port: int | None) -> Iterator[Finding]:
         try:
             listen(config.host, config.port).close()
             yield ok("port", f"{config.port} on {config.host} is free")
+        except Taken as taken:
+            what, _, mend = taken.message.partition("; ")
+            if taken.holder.passes:
+                yield note("port", what, f"{mend}: `vllama serve` waits for that")
+            else:
+                yield broken("port", what, mend.replace("--port", f"port: VLLAMA_PORT={config.port + 1}"))
         except ConfigError as error:
-            what = error.message.partition(";")[0]
-            mend = f"stop it, or choose another: VLLAMA_PORT={config.port + 1}"
-            yield broken("port", what, mend if holder(config.port) else "choose another host or port")
+            yield broken("port", error.message.partition(";")[0], "choose another host or port")
     free = []
     for port in range(config.vllm_port_start, config.vllm_port_end + 1):
         if (found := reserve(port, port)) is not None:
