@@ -194,6 +194,32 @@ def test_an_instance_tells_what_its_wake_took_and_how_often_it_is_asked_for() ->
     assert offer.visits == demand.FIRST
 
 
+def test_what_a_start_waited_for_the_preload_is_no_part_of_what_it_took() -> None:
+    story = play()
+    (story >> msg.Acquire(1)).skip()
+    (story >> msg.LeaseGranted(1, 100, ("gpu",))).skip()
+    (story >> msg.SlotGranted(1)).skip()
+    story.later(15.5)
+    (story >> msg.EngineLaunched(1, 1, 1, "", "", "", 15.0)).skip()
+
+    def took() -> list[tuple[float, int]]:
+        told = [e.message for e in story._todo or [] if isinstance(e, fx.TellBroker)]
+        story.skip()
+        return [(m.took_s, m.level) for m in told if isinstance(m, msg.ReturnSlot)]
+
+    story.later(7.0) >> msg.EngineReady(1)
+    assert took() == [(7.5, 3)]
+    (story >> msg.Release(1)).skip()
+    (story >> msg.Sleep(9, 2)).skip()
+    (story >> msg.SlotGranted(2)).skip()
+    (story >> msg.EngineAsleep(1, 2, 0, 0)).skip()
+    (story >> msg.Acquire(2)).skip()
+    (story >> msg.LeaseGranted(2, 100, ("gpu",))).skip()
+    (story >> msg.SlotGranted(3)).skip()
+    story.later(4.0) >> msg.EngineReady(1)
+    assert took() == [(4.0, 2)]  # a wake waits for no preload
+
+
 def test_the_broker_learns_moving_averages_by_move_and_level() -> None:
     story = Story(BrokerState(), Recorded(), drain_self=True)
     story >> msg.DeviceFound("gpu", "cuda", 10 * GIB) << None

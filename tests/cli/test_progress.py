@@ -13,6 +13,10 @@ TOLD = [
     (ev.LeaseHeld(1, 2**30, ("cpu",)), "holds 1.0 GiB on cpu"),
     (ev.EnginePlaced(1, 7, 33300, "/log", "fork", ""), "engine is pid 7 on port 33300, started by fork"),
     (
+        ev.EnginePlaced(1, 7, 33300, "/log", "fork", "", 15.04),
+        "engine is pid 7 on port 33300, started by fork after 15.0 s for the preload",
+    ),
+    (
         ev.EnginePlaced(1, 7, 33300, "/log", "exec", "no zygote"),
         "engine is pid 7 on port 33300, started by exec: no zygote",
     ),

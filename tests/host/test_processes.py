@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,37 @@ def test_an_interpreter_that_cannot_preload_is_reported_and_engines_start_plainl
             assert (started.mode, started.reason) == ("exec", detail)
             assert (await host.event("exited", "a")).code == 1  # the bootstrap found no vLLM either
             assert "ModuleNotFoundError" in (tmp_path / "a.log").read_text()
+
+    asyncio.run(story())
+
+
+def test_a_launch_says_how_long_the_preload_kept_it_waiting(tmp_path):
+    gate = tmp_path / "gate"  # the zygote waits here until the test lets it fail
+    os.mkfifo(gate)
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\n[ -p {gate} ] && read line < {gate}\nexec {sys.executable} -S -E "$@"\n')
+    slow.chmod(0o755)
+
+    async def story():
+        async with server(tmp_path, preload=True, python=str(slow)) as host, asyncio.TaskGroup() as group:
+            assert host.processes.zygote_state == "loading"
+            launch = group.create_task(host.processes.launch(Order("a", ("--port", "1"), tmp_path / "a.log")))
+            await asyncio.sleep(0)
+            begun = time.monotonic()  # it waits by now
+
+            def let() -> float:
+                with gate.open("w") as opened:  # once the other end is open, too
+                    held_s = time.monotonic() - begun
+                    gate.unlink()
+                    opened.write("go\n")
+                return held_s
+
+            held_s = await asyncio.to_thread(let)
+            started = await launch
+            assert started.mode == "exec"
+            assert started.waited_s >= held_s > 0
+            again = await host.processes.launch(Order("b", ("--port", "1"), tmp_path / "b.log"))
+            assert (again.mode, again.waited_s) == ("exec", 0.0)
 
     asyncio.run(story())
 

@@ -156,9 +156,11 @@ class Effects:
         else:
             self._ports[model] = proc.port
             self._engines[model] = Engine(self._host, launch_id, files)
-            self._tell(
-                model, EngineLaunched(run, proc.pid, proc.port, proc.log, proc.mode, proc.mode_reason), cause
+            waited_s = round(proc.waited_s, 3)
+            launched = EngineLaunched(
+                run, proc.pid, proc.port, proc.log, proc.mode, proc.mode_reason, waited_s
             )
+            self._tell(model, launched, cause)
         finally:
             self._launching.pop((model, run)).set()
 

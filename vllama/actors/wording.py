@@ -119,7 +119,8 @@ def _engine(event: object) -> str:
         case ev.EngineSpawned(run):
             return f"engine {run} is launched"
         case ev.EnginePlaced(run, pid, port, log, mode):
-            return f"engine {run} is pid {pid} on port {port}, started by {mode}; log {log}"
+            after = f" after {event.waited_s:.1f} s for the preload" if event.waited_s else ""
+            return f"engine {run} is pid {pid} on port {port}, started by {mode}{after}; log {log}"
         case ev.EngineRose(run, steps):
             told = ", ".join(f"{name} {took:.2f} s" for name, took in steps)
             return f"engine {run} is up{': ' if told else ''}{told}"

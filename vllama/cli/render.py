@@ -290,7 +290,8 @@ def _told(kind: str, event: Mapping[str, Any]) -> str | None:
             return f"holds {size(event['bytes'])} on {', '.join(event['devices'])}"
         case "EnginePlaced":
             why = f": {event['mode_reason']}" if event.get("mode_reason") else ""
-            return f"engine is pid {event['pid']} on port {event['port']}, started by {event['mode']}{why}"
+            after = f" after {waited_s:.1f} s for the preload" if (waited_s := event.get("waited_s")) else ""
+            return f"engine is pid {event['pid']} on port {event['port']}, started by {event['mode']}{after}{why}"
         case "EngineRose":
             steps = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in event["steps_s"])
             return f"is up: {steps}" if steps else "is up"

@@ -84,7 +84,8 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProcInfo:
-    """A launched engine. `mode` is what really happened, `mode_reason` why it was not a fork ("" if it was)."""
+    """A launched engine. `mode` is what really happened, `mode_reason` why it was not a fork ("" if it was); `waited_s` is how
+    long the launch waited for the preload, which serves all engines, before there was anything of this one."""
 
     launch_id: str
     model: str
@@ -93,6 +94,7 @@ class ProcInfo:
     log: str
     mode: Literal["fork", "exec"]
     mode_reason: str = ""
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

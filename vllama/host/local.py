@@ -161,14 +161,9 @@ class LocalHost:
         try:
             await self._moving(launch)
             started = await self._processes.launch(self._order(launch))
+            how = started.mode, started.reason, started.waited_s
             launch.proc = ProcInfo(
-                spec.launch_id,
-                spec.model,
-                started.pid,
-                launch.port,
-                str(launch.log),
-                started.mode,
-                started.reason,
+                spec.launch_id, spec.model, started.pid, launch.port, str(launch.log), *how
             )
         finally:
             launch.created.set()

@@ -24,11 +24,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A created engine: `pid` of its API server, how it was started, and why not by fork ("" if it was)."""
+    """A created engine: `pid` of its API server, how it was started, and why not by fork ("" if it was). `waited_s` is how long
+    it waited for the zygote's preload first."""
 
     pid: int
     mode: Literal["fork", "exec"]
     reason: str = ""
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

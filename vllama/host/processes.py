@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllama.errors import LaunchError
@@ -151,16 +151,16 @@ class Processes:
         if order.launch_id in self._engines:
             raise LaunchError(f"launch {order.launch_id} exists already")
         self._start_guard()
-        reason = self._why_exec(order)
+        reason, waited_s = self._why_exec(order), 0.0
         if not reason and self._zygote is not None:
-            await self._zygote.wait(PRELOAD_WAIT_S if order.mode == "auto" else 10 * PRELOAD_WAIT_S)
+            waited_s = await self._zygote.wait(PRELOAD_WAIT_S * (1 if order.mode == "auto" else 10))
             try:
-                return await self._launch(order, self._zygote)
+                return replace(await self._launch(order, self._zygote), waited_s=waited_s)
             except CannotFork as error:
                 reason = str(error)
         if order.mode == "fork":
             raise LaunchError(f"the engine was to be forked, which cannot be done: {reason}")
-        return await self._launch(order, None, reason)
+        return replace(await self._launch(order, None, reason), waited_s=waited_s)
 
     def kill(self, launch_id: str, grace_s: float) -> None:
         """An announced SIGTERM, SIGKILL after `grace_s` (0: at once). Unknown or gone ids are ignored. Idempotent."""

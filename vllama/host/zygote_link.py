@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -73,12 +75,14 @@ class ZygoteLink:
         """The guard says which process it is."""
         self.pid, self.start_time = pid, start
 
-    async def wait(self, wait_s: float) -> None:
-        """It is ready, or will not be soon; at the latest `wait_s` from now."""
-        try:
+    async def wait(self, wait_s: float) -> float:
+        """It is ready, or will not be soon; at the latest `wait_s` from now. How long that took; 0 where it is known already."""
+        if self._settled.is_set():
+            return 0.0
+        begun = time.monotonic()
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), wait_s)
-        except TimeoutError:
-            return
+        return time.monotonic() - begun
 
     async def fork(
         self, argv: tuple[str, ...], env: Mapping[str, str], folder: str, mark: str, fds: tuple[int, int]

@@ -102,8 +102,9 @@ def coming_up(s: State, m: InstanceMessage, now: float) -> Decision:
             )
         case Release(ask) if ask in s.waiting:
             return [ev.AskEnded(ask, now)], []
-        case EngineLaunched(run, pid, port, log, mode, reason) if run == s.run and s.phase is Phase.STARTING:
-            return [ev.EnginePlaced(run, pid, port, log, mode, reason)], [fx.AwaitReady(run)]
+        case EngineLaunched(run) if run == s.run and s.phase is Phase.STARTING:
+            placed = ev.EnginePlaced(run, m.pid, m.port, m.log, m.mode, m.mode_reason, m.waited_s)
+            return [placed], [fx.AwaitReady(run)]
         case EngineReady(run, steps) if run == s.run and not s.faulted:
             return _up(s, steps, now)
         case EngineUnready(run, why) if run == s.run:
@@ -159,9 +160,11 @@ def _up(s: State, steps: tuple[tuple[str, float], ...], now: float) -> Decision:
     """Awake: who waited is admitted and served first, then a descent that was noted meanwhile begins."""
     how: How = "wake" if s.phase is Phase.WAKING else "cold"
     rose: Decision = [ev.EngineRose(s.run, steps)], []
+    # The next start will not wait for the preload: it is no part of what a start takes.
+    took_s = now - s.since - (s.preload_s if s.phase is Phase.STARTING else 0.0)
     up = join(
         rose,
-        mv.drop_slot(s, took_s=now - s.since, level=s.level or 3),
+        mv.drop_slot(s, took_s=took_s, level=s.level or 3),
         mv.move_to(Phase.AWAKE, now),
         mv.admit(s, s.waiting, how, now),
         mv.arrive(s, Phase.AWAKE),

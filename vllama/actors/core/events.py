@@ -200,7 +200,7 @@ class SleepModeSet:
 
 @fact
 class EnginePlaced:
-    """The engine's process exists."""
+    """The engine's process exists, after `waited_s` for the preload."""
 
     run: int
     pid: int
@@ -208,6 +208,7 @@ class EnginePlaced:
     log: str
     mode: str
     mode_reason: str
+    waited_s: float = 0.0
 
 
 @fact

@@ -77,6 +77,7 @@ class State:
     log: str = ""
     mode: str = ""
     mode_reason: str = ""
+    preload_s: float = 0.0  # what this run waited for the preload
     launched_bytes: int = 0  # the lease that this run was launched with
     footprint_bytes: int = 0
     residue_first: int = 0  # what this run's first sleep left
@@ -165,15 +166,9 @@ def _calibrated(s: State, e: ev.NeedCalibrated) -> None:
 
 def _reset(s: State, _: ev.InstanceReset) -> None:
     fresh = State(
-        model=s.model,
-        policy=s.policy,
-        need=s.need,
-        settings=s.settings,
-        run=s.run,
-        lease=s.lease,
-        slot=s.slot,
-        timer=s.timer,
-    )
+        model=s.model, policy=s.policy, need=s.need, settings=s.settings,
+        run=s.run, lease=s.lease, slot=s.slot, timer=s.timer,
+    )  # fmt: skip
     for each in fields(State):
         setattr(s, each.name, getattr(fresh, each.name))
 
@@ -296,6 +291,7 @@ def _sleep_mode_set(s: State, e: ev.SleepModeSet) -> None:
 
 def _placed(s: State, e: ev.EnginePlaced) -> None:
     s.pid, s.port, s.log, s.mode, s.mode_reason = e.pid, e.port, e.log, e.mode, e.mode_reason
+    s.preload_s = e.waited_s
 
 
 def _measured(s: State, e: ev.EngineMeasured) -> None:

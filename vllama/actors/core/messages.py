@@ -167,7 +167,7 @@ class CancelEvict:
 
 @fact
 class EngineLaunched:
-    """The process exists; it is not ready yet."""
+    """The process exists; it is not ready yet. `waited_s`: for the preload, which is none of this model's start."""
 
     run: int
     pid: int
@@ -175,6 +175,7 @@ class EngineLaunched:
     log: str
     mode: str
     mode_reason: str
+    waited_s: float = 0.0
 
 
 @fact
