@@ -1,21 +1,23 @@
 """The Python clients that people have, each making the calls that it has, unchanged, over fake engines: tools, images, thinking,
-structured output and a pull among them. What real engines answer is in tests/engine/test_client_libraries.py."""
+structured output and a pull among them. What real engines answer is in tests/engine/test_client_libraries.py.
+
+Each client is imported by its test: the three take seconds, also where a run collects this file and leaves its tests out."""
 
 import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import ollama
-import openai
 import pytest
 
 from tests.api.caches import CHAT, EMBED, make_cache
 from tests.api.rig import Rig
 from tests.fakes.fake_hub import FakeHub, model_files
+
+if TYPE_CHECKING:
+    import ollama
 
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
 SAID = "The capital of France is Paris."
@@ -64,13 +66,15 @@ def last(rig: Rig) -> dict[str, Any]:
 
 
 def test_ollamas_own_client(server: Rig) -> None:
+    import ollama
+
     with ollama.Client(host=server.server.url) as client:
         _ollama_chats(client, server)
         _ollama_thinks_and_calls(client, server)
         _ollama_manages(client)
 
 
-def _ollama_chats(client: ollama.Client, rig: Rig) -> None:
+def _ollama_chats(client: "ollama.Client", rig: Rig) -> None:
     whole = client.chat(CHAT, [QUESTION], think=False)
     assert (whole.message.content, whole.done_reason, whole.message.thinking) == (SAID, "stop", None)
     assert whole.eval_count == 6
@@ -96,7 +100,7 @@ def _ollama_chats(client: ollama.Client, rig: Rig) -> None:
     assert json.loads(client.generate(CHAT, "x", format="json", think=False).response) == {"answer": "Paris"}
 
 
-def _ollama_thinks_and_calls(client: ollama.Client, rig: Rig) -> None:
+def _ollama_thinks_and_calls(client: "ollama.Client", rig: Rig) -> None:
     thought = client.chat(CHAT, [QUESTION], think=True)
     assert (thought.message.thinking, thought.message.content) == ("Let me think.", "Paris.")
     parts = list(client.chat(CHAT, [QUESTION], think="high", stream=True))
@@ -121,7 +125,9 @@ def _ollama_thinks_and_calls(client: ollama.Client, rig: Rig) -> None:
     }
 
 
-def _ollama_manages(client: ollama.Client) -> None:
+def _ollama_manages(client: "ollama.Client") -> None:
+    import ollama
+
     assert {model.model for model in client.list().models} >= {f"{CHAT}:latest", f"{EMBED}:latest"}
     assert client.show(CHAT).capabilities == ["completion", "tools", "thinking"]
     assert [model.model for model in client.ps().models] == [f"{CHAT}:latest"]
@@ -150,6 +156,8 @@ def _ollama_manages(client: ollama.Client) -> None:
 
 
 def test_ollamas_asynchronous_client(rig: Rig) -> None:
+    import ollama
+
     async def all_of_it() -> str:
         async with ollama.AsyncClient(host=rig.server.url) as client:
             assert (await client.embed(EMBED, "a")).embeddings
@@ -161,6 +169,8 @@ def test_ollamas_asynchronous_client(rig: Rig) -> None:
 
 
 def test_openais_client(server: Rig) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{server.server.url}/v1", api_key="none", max_retries=0) as client:
         off = {"chat_template_kwargs": {"enable_thinking": False}}
         answer = client.chat.completions.create(model=CHAT, messages=[QUESTION], extra_body=off | {"ttl": 77})
@@ -185,6 +195,8 @@ def test_openais_client(server: Rig) -> None:
 
 def test_anthropics_client_reaches_its_route(rig: Rig) -> None:
     """vLLM serves it; the fake tells back what came."""
+    import anthropic
+
     with anthropic.Anthropic(base_url=rig.server.url, api_key="none", max_retries=0) as client:
         answer = client.messages.with_raw_response.create(
             model=CHAT, max_tokens=8, messages=[QUESTION], extra_body={"keep_alive": "1h"}

@@ -4,7 +4,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import openai
 import pytest
 
 from tests.api.caches import CHAT, EMBED, RERANK
@@ -16,6 +15,8 @@ PARIS = "The capital of France is Paris."
 
 
 def test_every_inference_route_reaches_its_engine_through_the_openai_client(rig: Rig):
+    import openai  # seconds, which a run that leaves this test out does not spend
+
     with (
         httpx.Client(trust_env=False) as http,
         openai.OpenAI(

@@ -1,5 +1,7 @@
 """Ollama's, OpenAI's and Anthropic's clients and LiteLLM make their calls against real engines: what is answered is not judged,
-only that each understands it. One server for all of them. Images, tools and thinking are in tests/api/test_clients.py."""
+only that each understands it. One server for all of them. Images, tools and thinking are in tests/api/test_clients.py.
+
+Each is imported where it is used: they take seconds, also where a run collects this file and leaves its tests out."""
 
 import json
 import subprocess
@@ -8,9 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import ollama
-import openai
 import pytest
 from models import CHAT
 from models import EMBEDDING as EMBED
@@ -31,6 +30,8 @@ def test_every_client_makes_every_call(vllama_server: Callable[..., Vllama], dem
 
 
 def _ollama(server: Vllama) -> None:
+    import ollama
+
     few = {
         "num_predict": 4,
         "temperature": 0,
@@ -88,6 +89,8 @@ def _ollama(server: Vllama) -> None:
 
 
 def _openai(server: Vllama) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=BOUND_S, max_retries=0) as client:
         assert {model.id for model in client.models.list()} >= {CHAT, EMBED}
         assert client.models.retrieve(CHAT).id == CHAT
@@ -113,6 +116,8 @@ def _openai(server: Vllama) -> None:
 
 
 def _anthropic(server: Vllama) -> None:
+    import anthropic
+
     with anthropic.Anthropic(base_url=server.url, api_key="none", timeout=BOUND_S, max_retries=0) as client:
         ask: Any = {"model": CHAT, "messages": [QUESTION]}
         whole = client.messages.create(**ask, max_tokens=8, extra_body={"keep_alive": "1h", "temperature": 0})
