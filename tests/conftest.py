@@ -87,13 +87,16 @@ def gpu_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def vllama_server(tmp_path: Path) -> Iterator[Callable[..., Vllama]]:
+def vllama_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Vllama]]:
     """A factory of real `vllama serve` processes, each answering /health when it is handed out.
 
     `make(cache, memory_limit="1GiB", env={...}, args=(...), fake=True, own_group=False)`; `fake` runs
     tests/fakes/fake_vllm.py as the engine. At the end of the test each one that still runs is ended by SIGTERM: it must
     exit 0; and none of them, however it ended, may have left a process behind.
     """
+    assert request.node.get_closest_marker("slow"), (
+        "fixtures are named, not asked for: what starts a server is slow"
+    )
     servers: list[Vllama] = []
 
     def make(

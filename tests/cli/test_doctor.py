@@ -13,6 +13,7 @@ from serving import free_port
 
 from tests.api.caches import CHAT, make_cache
 from tests.api.rig import Rig
+from tests.cli.inside import vllama
 from tests.fakes.fake_gpu import GIB, FakeGpus
 from vllama.cli.doctor.engine import Installed, _vllm
 from vllama.cli.doctor.settings import _writable
@@ -35,6 +36,10 @@ class Patient:
         }
 
     def ask(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        return vllama("doctor", *words, env=self.env | env)
+
+    def ask_anew(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+        """In a process of its own, for what each loads once: the GPUs' driver, the compiled modules."""
         command = [sys.executable, "-m", "vllama.cli.main", "doctor", *words]
         return subprocess.run(
             command, env=self.env | env, capture_output=True, text=True, timeout=BOUND_S, check=False
@@ -42,11 +47,12 @@ class Patient:
 
     def found(self, about: str, **env: str) -> tuple[int, list[dict[str, str]]]:
         """The exit code, and what was found about one thing."""
-        done = self.ask("--json", **env)
-        assert done.stderr == ""
-        return done.returncode, [
-            each for each in json.loads(done.stdout)["findings"] if each["about"] == about
-        ]
+        return about_one(about, self.ask("--json", **env))
+
+
+def about_one(about: str, done: "subprocess.CompletedProcess[str]") -> tuple[int, list[dict[str, str]]]:
+    assert done.stderr == ""
+    return done.returncode, [each for each in json.loads(done.stdout)["findings"] if each["about"] == about]
 
 
 @pytest.fixture
@@ -139,14 +145,15 @@ def test_a_gpu_with_the_cpu_build_is_noted_and_a_broken_driver_is_broken(
     gpus = FakeGpus(tmp_path / "gpus")
     gpus.add(24 * GIB)
     env = gpus.env(gpu_driver)
-    code, found = patient.found("gpu", **env)
+    done = patient.ask_anew("--json", **env)
+    code, found = about_one("gpu", done)
     assert (code, [each["state"] for each in found]) == (0, ["ok"])
     assert "24.0 GiB" in found[0]["says"]
-    assert patient.found("driver", **env)[1]
-    engine = patient.found("engine", **env)[1][0]
+    assert about_one("driver", done)[1]
+    engine = about_one("engine", done)[1][0]
     assert (engine["state"], engine["mend"]) == ("note", "pip install 'vllama[vllm]'")
     gpus.set("broken", "18")
-    code, (found,) = patient.found("gpu", **env)
+    code, (found,) = about_one("gpu", patient.ask_anew("--json", **env))
     assert (code, found["state"]) == (1, "broken")
 
 
@@ -220,7 +227,7 @@ def test_a_limit_that_the_server_cannot_raise_is_named_and_one_that_it_can_is_no
 
 
 def test_sources_that_run_though_they_could_be_compiled_are_noted(patient: Patient):
-    code, (found,) = patient.found("data path", VLLAMA_PURE="1")
+    code, (found,) = about_one("data path", patient.ask_anew("--json", VLLAMA_PURE="1"))
     assert (code, found["state"]) == (0, "note")
     assert "VLLAMA_PURE is set" in found["says"]
     assert "make compiled" in found["mend"]

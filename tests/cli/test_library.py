@@ -125,13 +125,15 @@ def test_a_pull_by_the_server_is_told_and_the_model_is_there(served: Rig, hub: F
     assert "tiny/absent" in refused.stderr
 
 
-@pytest.mark.parametrize("with_server", [True, False], ids=["server", "alone"])
-def test_a_pull_that_is_broken_off_goes_on_from_there(
-    with_server: bool, hub: FakeHub, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    server: Vllama = (
-        request.getfixturevalue("served").server if with_server else request.getfixturevalue("alone")
-    )
+def test_a_pull_that_is_broken_off_goes_on_from_there(served: Rig, hub: FakeHub, tmp_path: Path) -> None:
+    _break_off_and_go_on(served.server, hub, tmp_path)
+
+
+def test_so_does_one_with_no_server(alone: Vllama, hub: FakeHub, tmp_path: Path) -> None:
+    _break_off_and_go_on(alone, hub, tmp_path)
+
+
+def _break_off_and_go_on(server: Vllama, hub: FakeHub, tmp_path: Path) -> None:
     hub.put(NEW, model_files(weights_bytes=300_000))
     hub.hold("model.safetensors", 100_000)
     command = [sys.executable, "-m", "vllama.cli.main", "pull", NEW]

@@ -12,13 +12,13 @@ import pytest
 
 from tests.api.caches import CHAT, EMBED
 from tests.api.rig import Rig
+from tests.cli.inside import vllama
 
 RECORDED = Path(__file__).parent.parent / "replay" / "journals" / "seed-14.jsonl"
 
 
 def replay(*words: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vllama.cli.main", "replay", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return vllama("replay", *words)
 
 
 @pytest.fixture

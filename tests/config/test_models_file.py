@@ -108,17 +108,33 @@ def test_every_key_has_its_flag() -> None:
     assert set(FLAGS) == set(ModelConfig.model_fields)
 
 
+TEN = """
+import os, sys
+import ruamel.yaml  # what all of them need is read once
+from vllama import models_file
+from vllama.cli.main import main
+
+ready, go = os.pipe()
+writers = []
+for n in range(10):
+    writers.append(os.fork())
+    if not writers[-1]:
+        os.close(go)
+        os.read(ready, 1)  # until no other holds it open: all are there
+        sys.argv += ["--extra-arg", f"n{n}={n}", "--env", f"N{n}={n}"]
+        main()
+os.close(go)
+print([os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]) for writer in writers])
+"""
+
+
 def test_ten_at_once_lose_nothing(file: Path) -> None:
     env = os.environ | {"VLLAMA_URL": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "vllama.cli.main", "assign", "--config-dir", str(file.parent)]
-    running = [
-        subprocess.Popen(
-            [*command, "one/first", "--extra-arg", f"n{n}={n}", "--env", f"N{n}={n}"], env=env,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )
-        for n in range(10)
-    ]  # fmt: skip
-    assert [process.communicate(timeout=100)[1] for process in running] == [b""] * 10
+    words = ["assign", "--config-dir", str(file.parent), "one/first"]
+    done = subprocess.run(
+        [sys.executable, "-c", TEN, *words], env=env, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert (done.stdout.splitlines()[-1], done.stderr) == (str([0] * 10), "")
     entry = load_models(file)["one/first"]
     assert {f"n{n}": n for n in range(10)}.items() <= entry.extra_args.items()
     assert entry.env == {f"N{n}": str(n) for n in range(10)}
