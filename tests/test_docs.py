@@ -9,6 +9,7 @@ from pathlib import Path
 import configuration
 import metrics_page
 import pytest
+import yaml
 from starlette.routing import BaseRoute
 
 from vllama import errors
@@ -109,6 +110,30 @@ def test_the_api_page_has_every_route_and_every_error() -> None:
         if isinstance(cls, type) and issubclass(cls, errors.VllamaError)
     }
     assert {code for code in codes if f"`{code}`" not in page} == set()
+
+
+BLOCK = re.compile(r"^```(yaml|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name
+)
+def test_what_is_shown_to_be_copied_can_be_read(page: Path) -> None:
+    for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind == "yaml":
+            assert isinstance(yaml.safe_load(text), dict), text
+        else:
+            compile(text, str(page), "exec")
+
+
+def test_continues_configuration_has_what_its_schema_requires() -> None:
+    """As @continuedev/config-yaml has it; without these it refuses the whole file."""
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    trees = [yaml.safe_load(text) for kind, text in BLOCK.findall(page) if kind == "yaml"]
+    (tree,) = [tree for tree in trees if "models" in tree]
+    assert isinstance(tree["name"], str)
+    assert isinstance(tree["version"], str)
+    assert [each for each in tree["models"] if not {"name", "provider", "model"} <= each.keys()] == []
 
 
 def skeleton(page: Path) -> list[str]:

@@ -78,6 +78,7 @@ def test_what_is_piped_in_stands_before_what_is_asked_about_it(monkeypatch: pyte
         ("top-k", "40", "top_k", 40),
         ("num_predict", "5", "max_tokens", 5),
         ("stop", "a,\\n", "stop", ["a", "\n"]),
+        ("stop", "ü。\\n", "stop", ["ü。\n"]),
         ("seed", "default", "seed", None),
     ],
 )

@@ -394,3 +394,9 @@ def test_ps_on_a_terminal_prints_names_as_they_are(
     monkeypatch.setenv("COLUMNS", "200")
     render.ps({"instances": [VIEW | {"model": "org/[bold]x"}], "devices": []})
     assert "org/[bold]x" in capsys.readouterr().out
+
+
+def test_values_are_told_as_models_yaml_has_them(capsys: pytest.CaptureFixture[str]):
+    render.tree({"extra_args": {"a": True, "b": 2}, "x": None, "ram_bytes": 2048}, "")
+    told = ["extra_args", "  a  true", "  b  2", "x           -", "ram_bytes   2048 (2 KiB)"]
+    assert capsys.readouterr().out.splitlines() == told

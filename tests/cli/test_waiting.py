@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from tests.api.caches import CHAT, make_cache
 from tests.api.rig import Rig
 from vllama.cli import client as http
+from vllama.cli import render
 from vllama.cli.main import app
 
 BOUND_S = 30.0
@@ -91,6 +92,12 @@ def test_ps_and_info_answer_while_the_disk_hangs(
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert [device["id"] for device in json.loads(done.stdout)["devices"]] == ["cpu"]
+
+
+def test_who_cuts_off_what_is_in_flight_is_not_told_to_do_so() -> None:
+    view = {"model": CHAT, "phase": "draining", "in_flight": 1}
+    assert "--force" in render.waiting(view, "sleeps")
+    assert render.waiting(view, "sleeps", force=True) == f"{CHAT}: draining"
 
 
 @pytest.mark.parametrize("verb", ["sleep", "stop"])

@@ -112,7 +112,7 @@ def sleep(
     json: Json = False,
 ) -> None:
     """Put a model to sleep, so that its memory is free and it can wake quickly."""
-    with open_client(server) as client, _told_of_waiting(client, model, "sleeps"):
+    with open_client(server) as client, _told_of_waiting(client, model, "sleeps", force=force):
         _show(client.post("/control/sleep", {"model": model, "level": level, "force": force}), json)
 
 
@@ -121,8 +121,9 @@ def _show(answer: dict[str, Any], json: bool) -> None:
 
 
 @contextmanager
-def _told_of_waiting(client: Client, model: str, does: str) -> Iterator[None]:
-    """Who waits longer than a moment is told on stderr for what: for requests in flight there is a way not to."""
+def _told_of_waiting(client: Client, model: str, does: str, *, force: bool = False) -> Iterator[None]:
+    """Who waits longer than a moment is told on stderr for what: for requests in flight there is a way not to, and who goes
+    it with `force` is told of the phase alone."""
 
     def tell() -> None:
         try:
@@ -133,7 +134,7 @@ def _told_of_waiting(client: Client, model: str, does: str) -> Iterator[None]:
             return
         for view in views:
             if view["model"] == name and not answered.is_set():
-                render.complain(render.waiting(view, does))
+                render.complain(render.waiting(view, does, force=force))
 
     answered = threading.Event()
     timer = threading.Timer(TOLD_AFTER_S, tell)

@@ -169,9 +169,9 @@ def _in_short(view: Mapping[str, Any]) -> str:
     return text + rest
 
 
-def waiting(view: Mapping[str, Any], does: str) -> str:
+def waiting(view: Mapping[str, Any], does: str, *, force: bool = False) -> str:
     """What a command that takes its time waits for."""
-    if view["in_flight"]:
+    if view["in_flight"] and not force:
         count = f"{view['in_flight']} request{'s are' if view['in_flight'] > 1 else ' is'} in flight"
         return f"{view['model']}: {count}, it {does} when they have ended; `vllama sleep {view['model']} --force` cuts them off"
     return f"{view['model']}: {view['phase']}"
@@ -230,6 +230,8 @@ def tree(values: Mapping[str, Any], indent: str) -> None:
 def _value(key: str, value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):  # as models.yaml has it
+        return str(value).lower()
     if ("bytes" in key or key in SIZES) and isinstance(value, int):
         return f"{value} ({size(value)})"
     return "-" if value is None or value == "" else str(value)

@@ -16,9 +16,14 @@ def _number(text: str) -> float:
     return value
 
 
+def _unescaped(text: str) -> str:
+    """Letters beyond Latin-1 become escapes first: what decodes these would else read their bytes as letters."""
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
 def _words(text: str) -> list[str]:
     """One stop text, or several between commas. Escapes stand for what cannot be typed."""
-    parts = [part.encode().decode("unicode_escape") if "\\" in part else part for part in text.split(",")]
+    parts = [_unescaped(part) if "\\" in part else part for part in text.split(",")]
     if not all(parts):
         raise ValueError(text)
     return parts
