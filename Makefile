@@ -35,13 +35,16 @@ check: setup
 browser: setup
 	@$(PYTHON) tools/chromium.py
 
+# Every worker reads all of the tests: compiled and rewritten once, not again by each in each run.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+
 test: check compiled models browser
 	@$(PYTHON) -m pytest -n $(WORKERS) --histories=2000 --durations=10 -m "not engine"
 	@VLLAMA_PURE=1 $(PYTHON) -m pytest -n $(WORKERS) --histories=24 -m "not engine" $(PURE)
 	@$(PYTHON) -m pytest --durations=10 -m engine
 
 test-fast: check
-	@$(PYTHON) -m pytest -n $(WORKERS) --histories=200 -m "not engine and not slow"
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --histories=200 -m "not engine and not slow"
 
 test-gpu: compiled models
 	@$(PYTHON) -m pytest tests/gpu tests/host/test_nvml.py tests/acceptance/test_gpus.py

@@ -31,14 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # A test that has one of these starts a server of its own, or has a command start one.
 SERVERS = {"shared_server", "vllama_server", "rig", "make_rig", "raw_server", "server", "nobody", "alone"}
-PROCESSES = ("acceptance", "gpu", "tools")
+PROCESSES = {"acceptance", "gpu", "tools", "ui"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts servers and trees of processes is `slow`: `make test-fast` leaves it out, `make test` does not."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        _, folder, *_ = item.nodeid.split("/")
         if fixtures & SERVERS or folder in PROCESSES or item.path.name.startswith("test_processes"):
             item.add_marker(pytest.mark.slow)
 

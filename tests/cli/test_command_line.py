@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests.cli.inside import vllama
 from vllama.cli import control, render, usage
 from vllama.cli.address import DEFAULT_HOST, DEFAULT_PORT, default_url
 from vllama.cli.client import Client
@@ -209,8 +210,7 @@ def test_usage_errors_exit_2(command: list[str]):
     ids=lambda value: " ".join(value),
 )
 def test_a_usage_error_is_one_line_that_says_where_to_look(command: list[str], said: tuple[str, ...]):
-    words = [sys.executable, "-m", "vllama.cli.main", *command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = vllama(*command)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vllama: ")
     assert done.stderr.count("\n") == 1

@@ -22,9 +22,8 @@ ROWS: list[dict[str, Any]] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).resolve().parent
     for item in items:
-        if here in item.path.parents and "[real" in item.name:
+        if item.nodeid.startswith("tests/gpu/") and "[real" in item.name:
             item.add_marker(pytest.mark.gpu)
             item.add_marker(pytest.mark.engine)
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
