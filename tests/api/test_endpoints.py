@@ -120,7 +120,9 @@ def test_commands_say_what_is_wrong_with_them(http: httpx.Client):
     assert (stopped["model"], stopped["phase"]) == (CHAT, "stopped")
     seen = http.get("/control/ps").json()
     assert [(view["model"], view["phase"]) for view in seen["instances"]] == [(CHAT, "stopped")]
-    assert seen["devices"][0]["total_bytes"] > 0
+    device = seen["devices"][0]
+    assert device["total_bytes"] > 0
+    assert device["free_bytes"] <= device["total_bytes"] - device["booked_bytes"]
     assert http.get("/control/info").json()["config"]["body_bytes_max"] == 4000
 
 

@@ -1,6 +1,7 @@
 """The commands against a real server with fake engines."""
 
 import json
+import re
 from pathlib import Path
 
 from tests.api.caches import CHAT
@@ -20,7 +21,11 @@ def test_a_model_is_started_put_to_sleep_woken_and_stopped(rig: Rig):
     assert sum(line.startswith("log: ") for line in lines) == 1
 
     table = cli("ps").stdout.splitlines()
-    assert len(table) == 2
+    assert len(table) == 4
+    assert re.fullmatch(
+        r"cpu: [0-9.]+ GiB for engines, [0-9.]+ [MG]iB of it free, [0-9]+ MiB held by vllama's own processes",
+        table[3],
+    )
     assert [word for word in (CHAT, "awake", "cpu", "MiB", log) if word not in table[1]] == []
 
     slept = cli("sleep", CHAT, "--level", "1", "--json")

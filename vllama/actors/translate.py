@@ -106,7 +106,7 @@ def _digest(value: object) -> str:
 
 
 def describe_devices(devices: Iterable[DeviceInfo], books: BrokerState) -> list[dict[str, Any]]:
-    """What `info` and `ps` show of devices: what they are, and what is booked on them."""
+    """What `info` and `ps` show of devices: what they are, what is booked on them, and what may be granted."""
     return [
         {
             "id": d.id,
@@ -115,6 +115,7 @@ def describe_devices(devices: Iterable[DeviceInfo], books: BrokerState) -> list[
             "total_bytes": d.total_bytes,
             "booked_bytes": books.booked_bytes(d.id) if d.id in books.devices else 0,
             "shared_bytes": books.devices[d.id].shared_bytes if d.id in books.devices else 0,
+            "free_bytes": books.free_bytes(d.id) if d.id in books.devices else 0,
         }
         for d in devices
     ]

@@ -130,7 +130,7 @@ def span(seconds: float) -> str:
 
 
 def ps(answer: Mapping[str, Any]) -> None:
-    """The instances as a table, and why one has failed below it."""
+    """The instances as a table; below it why one has failed, and how much of each device is whose."""
     instances = answer["instances"]
     if not instances:
         say(
@@ -148,11 +148,23 @@ def ps(answer: Mapping[str, Any]) -> None:
         for note in view.get("notes", ()):
             say(f"\n{view['model']}: {note}")
     _restart_lines(instances)
+    for device in answer.get("devices", ()):
+        say(f"\n{_room(device)}")
     if (ram := answer.get("ram", {})).get("copies_bytes"):
         room = size(ram["sleep_ram_max_bytes"])
         say(
             f"\nhost RAM: {size(ram['copies_bytes'])} of {room} hold weights for level 1: {', '.join(ram['copies_of'])}"
         )
+
+
+def _room(device: Mapping[str, Any]) -> str:
+    """What of a device is in nobody's row."""
+    name = device["id"] if device["kind"] == "cpu" else f"{device['id']} ({device['name']})"
+    free = f"{size(device['free_bytes'])} of it free" if device["free_bytes"] else "none of it free"
+    own = device["shared_bytes"]
+    return f"{name}: {size(device['total_bytes'])} for engines, {free}" + (
+        f", {size(own)} held by vllama's own processes" if own else ""
+    )
 
 
 def _in_short(view: Mapping[str, Any]) -> str:
