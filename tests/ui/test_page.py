@@ -142,7 +142,7 @@ def test_the_panel_of_a_model_has_every_command_its_facts_its_reasons_and_its_lo
     expect(page.locator("#panel-whys")).to_contain_text("came up in")
     expect(page.locator("#panel-log")).to_contain_text("Application startup complete")
     rig.chat(CHAT).raise_for_status()
-    expect(page.locator("#panel-log")).to_contain_text('"POST /v1/chat/completions" 200')
+    expect(page.locator("#panel-log")).to_contain_text('"POST /v1/chat/completions HTTP/1.1" 200')
     page.locator("#panel-close").click()
     expect(panel).to_be_hidden()
 
