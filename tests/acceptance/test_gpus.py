@@ -240,7 +240,8 @@ def test_in_a_container_that_hides_processes_use_is_estimated(on_gpus: Make) -> 
     rig.gpus.hold_by(os.getpid(), 100 * MIB)
     rig.ok(A)
     rig.soon(lambda: rig.view(A)["memory_bytes"] > GIB)
-    rig.soon(lambda: any("estimated" in note for note in rig.notes()))  # it is weighed beside its first answer
+    # It is weighed beside its first answer.
+    rig.soon(lambda: any("estimated" in note for note in rig.notes()))
     rig.ok(B)
     assert rig.view(A)["phase"] == "asleep"
     assert rig.view(A)["residue_bytes"] == CONTEXT_BYTES
