@@ -158,12 +158,14 @@ def request(path: str = FAST, body: object = None, *headers: str, method: str = 
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
-def answering(answer: bytes) -> Script:
-    """An engine that gives everybody this answer."""
+def answering(answer: bytes, got: list[tuple[bytes, bytes]] | None = None) -> Script:
+    """An engine that gives everybody this answer; `got` is what it was sent."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            await take(reader)
+            taken = await take(reader)
+            if got is not None:
+                got.append(taken)
             writer.write(answer)
 
     return script

@@ -36,12 +36,7 @@ def test_the_ways_are_what_they_are_called():
 
 
 def test_a_body_may_come_in_pieces_in_chunks_and_after_a_100_continue(way: tuple[str, ...]):
-    got = []
-
-    async def script(reader, writer) -> None:
-        while True:
-            got.append(await take(reader))
-            writer.write(OK)
+    got: list[tuple[bytes, bytes]] = []
 
     async def test(place: Stand) -> None:
         reader, writer = await place.dial()
@@ -60,7 +55,7 @@ def test_a_body_may_come_in_pieces_in_chunks_and_after_a_100_continue(way: tuple
         assert (await answer_of(reader))[0] == 200
         writer.close()
 
-    play(test, script)
+    play(test, answering(OK, got))
     bodies = [json.loads(body) for _, body in got]
     assert bodies == [{"model": "m", "text": "é" * 100}, {"model": "m"}, {"model": "m"}]
     for head, _ in got:
@@ -71,12 +66,7 @@ def test_a_body_may_come_in_pieces_in_chunks_and_after_a_100_continue(way: tuple
 
 
 def test_a_body_that_is_said_to_be_no_json_reaches_no_engine(way: tuple[str, ...]):
-    got = []
-
-    async def script(reader, writer) -> None:
-        while True:
-            got.append(await take(reader))
-            writer.write(OK)
+    got: list[tuple[bytes, bytes]] = []
 
     async def test(place: Stand) -> None:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "text/" + "x" * 9000):
@@ -92,7 +82,7 @@ def test_a_body_that_is_said_to_be_no_json_reaches_no_engine(way: tuple[str, ...
             assert sent == [kind.encode() for kind in kinds]
         assert place.desk.asked or way
 
-    play(test, script)
+    play(test, answering(OK, got))
 
 
 ANSWERS = {
