@@ -18,12 +18,11 @@ def exceeds(lease: Lease, size: int) -> bool:
 class Place:
     """One device as it is now."""
 
-    __slots__ = ("_idle_bytes", "_up_bytes", "found", "free", "id", "reach", "room", "shelf", "soon")
+    __slots__ = ("_idle_bytes", "_up_bytes", "free", "id", "reach", "room", "shelf", "soon")
 
     def __init__(self, s: BrokerState, device: str) -> None:
         found = s.devices[device]
         self.id = device
-        self.found = found
         self.shelf = s.shelves.on(device)
         self.free = s.free_bytes(device)  # what may be granted
         self.soon = self.free + self.shelf.coming_bytes  # once all that is on its way back has come
@@ -90,13 +89,13 @@ class Places:
         return any(exceeds(lease, self._places[device].room) for device in lease.devices)
 
     def most(self, lease: Lease, devices: tuple[str, ...]) -> int:
-        """What this lease could be given there now; of a sleeper's own residue as it was booked, however it is measured."""
+        """What this lease could be given there now, with what its own sleeper holds: even one that has grown."""
         residue = self._s.shelves.residue_of(lease.model)
         if residue is None:
             return min(self.free(device) for device in devices)
         found = []
         for device in devices:
-            there = self._places[device].found
+            there = self._s.devices[device]
             grown = max(there.used_by.get(lease.model, 0) - residue.bytes, 0)
             ledger = there.total_bytes - self._s.booked_bytes(device)
             found.append(max(min(ledger, self.free(device) + grown), 0) + residue.bytes)
