@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # A test that has one of these starts a server of its own, or has a command start one.
 SERVERS = {"shared_server", "vllama_server", "rig", "make_rig", "raw_server", "server", "nobody", "alone"}
 PROCESSES = {"acceptance", "gpu", "tools", "ui"}
+# Files whose tests start trees of processes, or fake engines, which are servers too.
+STARTING = ("test_processes", "test_local", "test_fake_contract")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         _, folder, *_ = item.nodeid.split("/")
-        if fixtures & SERVERS or folder in PROCESSES or item.path.name.startswith("test_processes"):
+        if fixtures & SERVERS or folder in PROCESSES or item.path.name.startswith(STARTING):
             item.add_marker(pytest.mark.slow)
 
 
