@@ -18,7 +18,7 @@ from tests.api.rig import Rig
 from tests.cli.terminal import Terminal
 from vllama.cli.client import Client
 from vllama.cli.top.app import Top
-from vllama.cli.top.feed import State
+from vllama.cli.top.feed import Happened, Lost, State
 from vllama.cli.top.logview import LogView
 from vllama.cli.top.parts import Devices, Events, Head, Models, _cells, rows_of, shortened
 
@@ -126,6 +126,17 @@ def test_a_command_that_is_refused_is_said(make_rig: Callable[..., Rig]):
         await until(pilot, lambda: any(note.severity == "error" for note in top._notifications), "an error")
         (note,) = [note for note in top._notifications if note.severity == "error"]
         assert "Engine core initialization failed" in note.message
+
+    watched(rig.server.url, body)
+
+
+def test_what_comes_while_the_screen_is_taken_down_is_not_shown(rig: Rig):
+    async def body(top: Top, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: row(top, CHAT), "a row")
+        await top.query_one(Head).remove()
+        for what in (State(), Lost("it ended"), Happened("Noted", {})):
+            top.post_message(Top.Came(what))
+        await pilot.pause()
 
     watched(rig.server.url, body)
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.screen import Screen
 from textual.widgets import Footer
 
 from vllama.cli.client import AnswerError, Client, ServerDownError
@@ -22,6 +23,9 @@ Events { height: 30%; min-height: 5; border-top: solid $panel; padding: 0 1; col
 #log-head { height: 1; background: $panel; }
 #log { padding: 0 1; }
 """
+
+
+PARTS = (Head.__name__, Devices.__name__, Models.__name__, Events.__name__)
 
 
 class Top(App[None]):
@@ -83,8 +87,6 @@ class Top(App[None]):
         self.call_after_refresh(self._show)
 
     def on_top_came(self, message: Came) -> None:
-        if not self.screen_stack:  # it ends
-            return
         what = message.what
         match what:
             case State():
@@ -94,7 +96,8 @@ class Top(App[None]):
                 self.lost = f"no server answers at {self._client.url}, trying on"
                 self._show()
             case Happened():
-                self.screen_stack[0].query_one(Events).add(what.event)
+                if (main := self._main()) is not None:
+                    main.query_one(Events).add(what.event)
                 if what.kind == "PhaseChanged":
                     self._feed.look()
 
@@ -102,8 +105,15 @@ class Top(App[None]):
         self.notify(message.text, severity="information" if message.well else "error", markup=False)
         self._feed.look()
 
+    def _main(self) -> Screen[None] | None:
+        """The screen below all others; None where it has lost a part: at the end they are taken away one by one."""
+        whole = bool(self.screen_stack) and len(self.screen_stack[0].query(", ".join(PARTS))) == len(PARTS)
+        return self.screen_stack[0] if whole else None
+
     def _show(self) -> None:
-        main = self.screen_stack[0]
+        main = self._main()
+        if main is None:
+            return
         main.query_one(Head).show(self._client.url, self.state, self.lost)
         main.query_one(Devices).show(self.state)
         main.query_one(Models).show(self.state)
